@@ -1,0 +1,1 @@
+//! Repositories in restic's format: back up, restore, forget.

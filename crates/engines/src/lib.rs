@@ -1,0 +1,1 @@
+//! Where volumes live: directories, reflink images.

@@ -1,0 +1,1 @@
+//! One attempt: claim, heartbeat, copy, commit, report.
