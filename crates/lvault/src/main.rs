@@ -1,1 +1,3 @@
+//! The lvault binary.
+
 fn main() {}

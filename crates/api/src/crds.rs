@@ -1,0 +1,145 @@
+//! The CustomResourceDefinitions, with the rules that an API server enforces by itself.
+//!
+//! The transition table of [`lvault_core::next`] stands here a second time, as CEL rules over `oldSelf`, so that an
+//! illegal transition is refused whoever writes it. A rule with `oldSelf` is not evaluated when its own part of the
+//! object is written for the first time or removed: rules about those stand on the root, which is always there.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+use serde_json::{Value, json};
+
+use crate::{LogicalVolume, SnapshotBackupStorage};
+
+/// A CEL rule and what the API server answers when it does not hold.
+struct Rule {
+    rule: String,
+    message: String,
+}
+
+/// Every CRD of lvault as a JSON document, ready for an API server.
+pub fn all() -> Vec<Value> {
+    let mut volume = document(LogicalVolume::crd());
+    let root = "/spec/versions/0/schema/openAPIV3Schema";
+    for (part, plain) in [("onlineSnapshot", "online snapshot"), ("restore", "restore")] {
+        add(&mut volume, root, first_write_and_removal(part, plain));
+        add(&mut volume, &format!("{root}/properties/status/properties/{part}"), transitions());
+        let spec_rule = "self.attempt >= oldSelf.attempt";
+        let rule = Rule { rule: spec_rule.to_owned(), message: "attempt never goes back".to_owned() };
+        add(&mut volume, &format!("{root}/properties/spec/properties/{part}"), vec![rule]);
+    }
+    vec![volume, document(SnapshotBackupStorage::crd())]
+}
+
+/// The CRDs as YAML, each under the name of its file.
+pub fn yaml() -> Result<Vec<(String, String)>, serde_yaml_ng::Error> {
+    all()
+        .into_iter()
+        .map(|crd| {
+            let plural = crd.pointer("/spec/names/plural").and_then(Value::as_str).unwrap_or_default();
+            let text = serde_yaml_ng::to_string(&crd)?;
+            Ok((format!("topolvm.io_{plural}.yaml"), text))
+        })
+        .collect()
+}
+
+fn document(crd: CustomResourceDefinition) -> Value {
+    let mut crd = serde_json::to_value(crd).unwrap_or(Value::Null);
+    tighten(&mut crd);
+    crd
+}
+
+/// Quantities are checked by the API server as Kubernetes checks its own. No field is nullable: an API server drops a
+/// null that stands in one that is not, so that `has()` in a rule means what it says.
+fn tighten(schema: &mut Value) {
+    match schema {
+        Value::Object(map) => {
+            if map.get("nullable") == Some(&Value::Bool(true)) {
+                map.remove("nullable");
+            }
+            if map.get("x-kubernetes-int-or-string") == Some(&Value::Bool(true)) {
+                map.insert("anyOf".to_owned(), json!([{"type": "integer"}, {"type": "string"}]));
+                let pattern = r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$";
+                map.insert("pattern".to_owned(), json!(pattern));
+            }
+            map.values_mut().for_each(tighten);
+        }
+        Value::Array(list) => list.iter_mut().for_each(tighten),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+fn add(crd: &mut Value, pointer: &str, rules: Vec<Rule>) {
+    let rules = rules.into_iter().map(|Rule { rule, message }| json!({"rule": rule, "message": message}));
+    let Some(Value::Object(schema)) = crd.pointer_mut(pointer) else {
+        unreachable!("the CRD has no schema at {pointer}: a field was renamed without its rules");
+    };
+    let list = schema.entry("x-kubernetes-validations").or_insert(json!([]));
+    if let Value::Array(list) = list {
+        list.extend(rules);
+    }
+}
+
+fn first_write_and_removal(part: &str, plain: &str) -> Vec<Rule> {
+    let was = format!("(has(oldSelf.status) && has(oldSelf.status.{part}))");
+    let is = format!("(has(self.status) && has(self.status.{part}))");
+    vec![
+        Rule {
+            rule: format!("{was} || !{is} || self.status.{part}.phase == 'Pending'"),
+            message: format!("the first phase of an {plain} is Pending").replace("an restore", "a restore"),
+        },
+        Rule { rule: format!("!{was} || {is}"), message: format!("status.{part} is never removed") },
+    ]
+}
+
+fn transitions() -> Vec<Rule> {
+    let rule = |rule: &str, message: &str| Rule { rule: rule.to_owned(), message: message.to_owned() };
+    let same = "self.attempt != oldSelf.attempt";
+    vec![
+        rule("self.attempt >= oldSelf.attempt", "the attempt never goes back"),
+        rule(
+            "self.attempt == oldSelf.attempt || (oldSelf.phase == 'Failed' && self.phase == 'Pending')",
+            "a new attempt begins as Pending, and only after a failed one",
+        ),
+        rule(
+            &format!(
+                "{same} || self.phase == oldSelf.phase \
+                 || (oldSelf.phase == 'Pending' && self.phase in ['Running', 'Failed']) \
+                 || (oldSelf.phase == 'Running' && self.phase in ['Succeeded', 'Failed'])"
+            ),
+            "within an attempt phases go Pending, Running, Succeeded or Failed, and never back",
+        ),
+        rule(
+            &format!(
+                "{same} || !(oldSelf.phase in ['Succeeded', 'Failed']) \
+                 || (has(self.snapshotID) == has(oldSelf.snapshotID) \
+                 && (!has(self.snapshotID) || self.snapshotID == oldSelf.snapshotID))"
+            ),
+            "an ended attempt keeps its snapshotID",
+        ),
+        rule(
+            "self.phase != 'Succeeded' || self.operation != 'Backup' \
+             || (has(self.snapshotID) && self.snapshotID != '')",
+            "a Succeeded backup names its snapshotID",
+        ),
+        rule(
+            "self.phase != 'Running' || (has(self.executor) && has(self.executor.name) && has(self.executor.epoch))",
+            "a Running attempt names its executor",
+        ),
+        rule(
+            &format!(
+                "{same} || !has(oldSelf.executor) || !has(oldSelf.executor.epoch) \
+                 || (has(self.executor) && has(self.executor.epoch) \
+                 && ((self.executor.epoch == oldSelf.executor.epoch && self.executor.name == oldSelf.executor.name) \
+                 || (self.executor.epoch == oldSelf.executor.epoch + 1 && self.phase == 'Running')))"
+            ),
+            "another executor takes an attempt over only with the next epoch",
+        ),
+        rule(
+            &format!(
+                "{same} || !has(oldSelf.executor) || !has(oldSelf.executor.lost) \
+                 || (has(self.executor) && has(self.executor.lost) && self.executor.lost >= oldSelf.executor.lost)"
+            ),
+            "executors once lost stay lost",
+        ),
+    ]
+}

@@ -1,0 +1,256 @@
+//! The SnapshotBackupStorage resource: where repositories are kept.
+
+#![allow(clippy::duplicated_attributes, reason = "every printcolumn repeats its keys")]
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Where snapshots are copied to.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[kube(
+    group = "topolvm.io",
+    version = "v1",
+    kind = "SnapshotBackupStorage",
+    plural = "snapshotbackupstorages",
+    namespaced,
+    status = "SnapshotBackupStorageStatus",
+    derive = "PartialEq",
+    doc = "SnapshotBackupStorage is a place that holds repositories of snapshots.",
+    printcolumn(name = "Provider", type_ = "string", json_path = ".spec.storage.provider"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+pub struct SnapshotBackupStorageSpec {
+    /// The repository format: `restic`.
+    #[serde(default = "restic")]
+    pub engine: String,
+    /// What keeps the bytes.
+    pub storage: StorageLocation,
+    /// Flags for every operation.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub global_flags: Vec<String>,
+    /// Flags for backups.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backup_flags: Vec<String>,
+    /// Flags for restores.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub restore_flags: Vec<String>,
+    /// Check the storage when it is created or changed.
+    #[serde(default = "yes")]
+    pub validate_on_create: bool,
+}
+
+/// What keeps the bytes: a provider, and the settings under its name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct StorageLocation {
+    /// Which of the settings below counts.
+    pub provider: Provider,
+    /// A folder on the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<LocalStorage>,
+    /// A bucket of an S3-compatible store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub s3: Option<S3Storage>,
+    /// A bucket of Google Cloud Storage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gcs: Option<GcsStorage>,
+    /// A container of Azure Blob Storage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub azure: Option<AzureStorage>,
+}
+
+/// Kinds of storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Provider {
+    /// A folder.
+    Local,
+    /// An S3-compatible store.
+    S3,
+    /// Google Cloud Storage.
+    Gcs,
+    /// Azure Blob Storage.
+    Azure,
+}
+
+/// A folder on the node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LocalStorage {
+    /// The folder, as an absolute path.
+    #[schemars(length(min = 1))]
+    pub path: String,
+    /// The Secret with `RESTIC_PASSWORD`; where empty, the Secret with the storage's own name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_name: Option<String>,
+}
+
+/// A bucket of an S3-compatible store.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct S3Storage {
+    /// The server's address.
+    pub endpoint: String,
+    /// The bucket.
+    pub bucket: String,
+    /// What stands before every repository's path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    /// The region.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// The Secret with the keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_name: Option<String>,
+    /// How many connections may be open at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<i32>,
+    /// Do not check the server's certificate.
+    #[serde(default, rename = "insecureTLS")]
+    pub insecure_tls: bool,
+}
+
+/// A bucket of Google Cloud Storage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GcsStorage {
+    /// The bucket.
+    pub bucket: String,
+    /// What stands before every repository's path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    /// How many connections may be open at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<i32>,
+    /// The Secret with the keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_name: Option<String>,
+}
+
+/// A container of Azure Blob Storage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AzureStorage {
+    /// The storage account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage_account: Option<String>,
+    /// The container.
+    pub container: String,
+    /// What stands before every repository's path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    /// How many connections may be open at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<i32>,
+    /// The Secret with the keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_name: Option<String>,
+}
+
+/// What is known of a storage.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SnapshotBackupStorageStatus {
+    /// Whether it can be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<StoragePhase>,
+    /// Why it cannot be used, and what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// When its phase or message was last found to be so, to the check that changed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_checked: Option<Time>,
+    /// The generation of the spec that was checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+}
+
+/// Whether a storage can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum StoragePhase {
+    /// It was checked and can be used.
+    Ready,
+    /// It has not been checked yet.
+    Pending,
+    /// It was checked and cannot be used.
+    Error,
+}
+
+fn restic() -> String {
+    "restic".to_owned()
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Why a storage's spec cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub struct InvalidStorage {
+    /// The field, as a path.
+    pub field: &'static str,
+    /// What is wrong with it, and what to write instead.
+    pub problem: String,
+}
+
+impl SnapshotBackupStorage {
+    /// The name of the Secret with the storage's password and keys, in the storage's namespace.
+    pub fn secret_name(&self) -> String {
+        let storage = &self.spec.storage;
+        let named = match storage.provider {
+            Provider::Local => storage.local.as_ref().and_then(|local| local.secret_name.clone()),
+            Provider::S3 => storage.s3.as_ref().and_then(|s3| s3.secret_name.clone()),
+            Provider::Gcs => storage.gcs.as_ref().and_then(|gcs| gcs.secret_name.clone()),
+            Provider::Azure => storage.azure.as_ref().and_then(|azure| azure.secret_name.clone()),
+        };
+        named.unwrap_or_else(|| self.metadata.name.clone().unwrap_or_default())
+    }
+
+    /// Whether the storage may be used now: its check succeeded for this spec, or no check is wanted.
+    pub fn is_ready(&self) -> bool {
+        let status = self.status.as_ref();
+        let checked = status.and_then(|s| s.observed_generation) == self.metadata.generation;
+        let ready = status.and_then(|s| s.phase) == Some(StoragePhase::Ready);
+        !self.spec.validate_on_create || (ready && checked)
+    }
+}
+
+impl SnapshotBackupStorageSpec {
+    /// The local folder, for a spec that makes sense and is of provider `local`.
+    pub fn local_folder(&self) -> Result<&str, InvalidStorage> {
+        let invalid = |field, problem: String| InvalidStorage { field, problem };
+        if self.engine != "restic" {
+            return Err(invalid("spec.engine", format!("'{}' is unknown: the only engine is restic", self.engine)));
+        }
+        for (field, flags) in [
+            ("spec.globalFlags", &self.global_flags),
+            ("spec.backupFlags", &self.backup_flags),
+            ("spec.restoreFlags", &self.restore_flags),
+        ] {
+            if let Some(flag) = flags.first() {
+                return Err(invalid(field, format!("the flag '{flag}' is not supported: leave it out")));
+            }
+        }
+        match self.storage.provider {
+            Provider::Local => {}
+            Provider::S3 | Provider::Gcs | Provider::Azure => {
+                let problem = "only the provider local is supported by this version".to_owned();
+                return Err(invalid("spec.storage.provider", problem));
+            }
+        }
+        let local = self.storage.local.as_ref();
+        let path = local.map(|local| local.path.as_str()).unwrap_or_default();
+        let plain = |part: &str| part != ".." && part != ".";
+        if path.starts_with('/') && path.len() > 1 && path.split('/').all(plain) && !path.contains('\0') {
+            Ok(path)
+        } else {
+            let problem = format!("'{path}' is no folder: write an absolute path without '.' and '..'");
+            Err(invalid("spec.storage.local.path", problem))
+        }
+    }
+}
