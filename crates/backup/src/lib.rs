@@ -1,1 +1,44 @@
-//! Repositories in restic's format: back up, restore, forget.
+//! Repositories in restic's format: open or make them, back a folder up, verify, restore, forget.
+//!
+//! What holds in this crate:
+//! - A repository is a plain restic repository (format version 2): restic itself lists, checks and restores it.
+//! - A snapshot is complete or it is not there: one file that could not be read, one write that failed, one entry that got
+//!   lost on the way, and the snapshot file, which is the commit, is never stored.
+//! - At most one snapshot for each [`Key`] is made once the first is visible.
+//! - A restore is read back and compared, content and metadata, before it is called done.
+//! - No error, `Debug` or log holds a password or a key, and no panic of a library passes the border.
+//!
+//! Everything here is synchronous and meant for a thread of its own. Nothing here knows Kubernetes or volumes.
+
+mod back_up;
+mod backend;
+mod check;
+mod fault;
+mod labels;
+mod location;
+mod metadata;
+mod open;
+mod progress;
+mod repository;
+mod restore;
+mod retry;
+mod secret;
+mod source;
+mod storage;
+mod tree;
+mod verify;
+
+pub use back_up::{BackUp, BackUpError, BackUpReport, ChangeDetection, Unreadable};
+pub use check::{CheckError, CheckReport};
+pub use fault::Fault;
+pub use labels::{Host, Key, LabelError, Snapshot, SnapshotId, SourcePath, Tag};
+pub use location::{Location, PathError, RepositoryPath};
+pub use open::{OpenError, Probed, probe};
+pub use progress::{Progress, Silent, Step};
+pub use repository::{Repository, RepositoryError};
+pub use restore::{RestoreError, RestoreFailure, RestoreReport};
+pub use retry::Retry;
+pub use secret::{Password, PasswordError};
+pub use storage::{Cause, CauseKind, StorageError};
+pub use tree::SnapshotSize;
+pub use verify::{Verified, VerifyDepth, VerifyError};

@@ -1,0 +1,213 @@
+//! rustic's storage trait over [`Storage`], and the gate every write passes.
+//!
+//! What holds here: once one write has failed, every later one is refused, so that nothing is built on a hole. While a
+//! backup runs, the snapshot file, which is the commit, is held back in the gate: rustic believes it written, and the
+//! backup stores it only after all its own checks. The config is created, never overwritten: the first initialiser wins.
+
+use crate::fault::into_rustic;
+use crate::storage::{CauseKind, Put, Storage, StorageError};
+use bytes::Bytes;
+use rustic_core::{BytesList, ErrorKind, FileType, Id, ReadBackend, RusticError, RusticResult, WriteBackend};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What happens to a snapshot file that rustic writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Snapshots {
+    /// It is stored.
+    #[default]
+    Store,
+    /// It is held back in the gate, to be stored by [`Gate::take_held`]'s caller.
+    Hold,
+}
+
+/// What one session with a repository has done and may do.
+#[derive(Default)]
+pub(crate) struct Gate {
+    snapshots: Snapshots,
+    held: Mutex<Option<(Id, Bytes)>>,
+    failure: Mutex<Option<StorageError>>,
+    stopped: AtomicBool,
+    config_read: AtomicBool,
+    config_exists: AtomicBool,
+    keys_written: Mutex<Vec<Id>>,
+    stored_bytes: AtomicU64,
+}
+
+impl Gate {
+    pub(crate) fn new(snapshots: Snapshots) -> Arc<Self> {
+        Arc::new(Self { snapshots, ..Self::default() })
+    }
+
+    /// The snapshot file that was held back, once.
+    pub(crate) fn take_held(&self) -> Option<(Id, Bytes)> {
+        lock(&self.held).take()
+    }
+
+    /// The first write that failed.
+    pub(crate) fn failure(&self) -> Option<StorageError> {
+        lock(&self.failure).clone()
+    }
+
+    /// Refuses all further writes, because the caller wants to end.
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
+    /// Whether it makes no sense to read any further.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_stopped() || lock(&self.failure).is_some()
+    }
+
+    /// Whether the password opened a key, so that the config was read with it.
+    pub(crate) fn config_was_read(&self) -> bool {
+        self.config_read.load(Ordering::Relaxed)
+    }
+
+    /// Whether the config could not be created because there was one.
+    pub(crate) fn config_existed(&self) -> bool {
+        self.config_exists.load(Ordering::Relaxed)
+    }
+
+    /// The key files this session wrote.
+    pub(crate) fn keys_written(&self) -> Vec<Id> {
+        lock(&self.keys_written).clone()
+    }
+
+    /// Bytes written to the storage.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        self.stored_bytes.load(Ordering::Relaxed)
+    }
+
+    fn admit(&self) -> RusticResult<()> {
+        if let Some(err) = self.failure() {
+            return Err(into_rustic(err));
+        }
+        if self.is_stopped() {
+            return Err(RusticError::new(ErrorKind::Other, "the operation was asked to stop"));
+        }
+        Ok(())
+    }
+
+    fn record(&self, tpe: FileType, id: &Id, size: u64, written: Result<(), StorageError>) -> RusticResult<()> {
+        match written {
+            Ok(()) => {
+                self.stored_bytes.fetch_add(size, Ordering::Relaxed);
+                if tpe == FileType::Key {
+                    lock(&self.keys_written).push(*id);
+                }
+                Ok(())
+            }
+            Err(err) => {
+                if tpe == FileType::Config && err.kind() == CauseKind::Exists {
+                    self.config_exists.store(true, Ordering::Relaxed);
+                }
+                lock(&self.failure).get_or_insert_with(|| err.clone());
+                Err(into_rustic(err))
+            }
+        }
+    }
+}
+
+/// A poisoned lock only says that another thread panicked; what is inside is still whole here.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A repository's files as rustic sees them.
+pub(crate) struct Backend {
+    storage: Storage,
+    gate: Arc<Gate>,
+    only_key: Option<Id>,
+}
+
+impl Backend {
+    pub(crate) fn new(storage: Storage, gate: Arc<Gate>) -> Self {
+        Self { storage, gate, only_key: None }
+    }
+
+    /// A backend that shows a single key file, so that each key can be tried by itself.
+    pub(crate) fn with_only_key(storage: Storage, gate: Arc<Gate>, key: Id) -> Self {
+        Self { storage, gate, only_key: Some(key) }
+    }
+}
+
+/// Where a file lies in restic's layout.
+pub(crate) fn file_name(tpe: FileType, id: &Id) -> String {
+    let hex = id.to_hex();
+    match tpe {
+        FileType::Config => "config".to_owned(),
+        FileType::Pack => format!("data/{}/{}", &hex.as_str()[..2], hex.as_str()),
+        FileType::Index | FileType::Key | FileType::Snapshot => format!("{}/{}", tpe.dirname(), hex.as_str()),
+    }
+}
+
+/// All files of a kind whose name is an id, with their sizes. Other names are none of a repository's files.
+pub(crate) fn list_ids(storage: &Storage, tpe: FileType) -> Result<Vec<(Id, u64)>, StorageError> {
+    let files = storage.list(tpe.dirname())?;
+    Ok(files.into_iter().filter_map(|(name, size)| Some((name.parse().ok()?, size))).collect())
+}
+
+impl ReadBackend for Backend {
+    fn location(&self) -> String {
+        self.storage.shown().to_owned()
+    }
+
+    fn list_with_size(&self, tpe: FileType) -> RusticResult<Vec<(Id, u32)>> {
+        if tpe == FileType::Config {
+            let size = self.storage.size("config").map_err(into_rustic)?;
+            return size.map(|size| Ok((Id::default(), in_u32(size)?))).into_iter().collect();
+        }
+        if tpe == FileType::Key
+            && let Some(key) = self.only_key
+        {
+            return Ok(vec![(key, 0)]);
+        }
+        let ids = list_ids(&self.storage, tpe).map_err(into_rustic)?;
+        ids.into_iter().map(|(id, size)| Ok((id, in_u32(size)?))).collect()
+    }
+
+    fn read_full(&self, tpe: FileType, id: &Id) -> RusticResult<Bytes> {
+        if tpe == FileType::Config {
+            self.gate.config_read.store(true, Ordering::Relaxed);
+        }
+        self.storage.read(&file_name(tpe, id)).map_err(into_rustic)
+    }
+
+    fn read_partial(&self, tpe: FileType, id: &Id, _: bool, offset: u32, length: u32) -> RusticResult<Bytes> {
+        self.storage.read_part(&file_name(tpe, id), offset.into(), length.into()).map_err(into_rustic)
+    }
+
+    fn warmup_path(&self, tpe: FileType, id: &Id) -> String {
+        file_name(tpe, id)
+    }
+}
+
+fn in_u32(size: u64) -> RusticResult<u32> {
+    u32::try_from(size).map_err(|err| {
+        RusticError::with_source(ErrorKind::Backend, "a file of the repository has more than 4 GiB", err)
+    })
+}
+
+impl WriteBackend for Backend {
+    fn write_bytes(&self, tpe: FileType, id: &Id, _: bool, content: BytesList) -> RusticResult<()> {
+        self.gate.admit()?;
+        if tpe == FileType::Snapshot && self.gate.snapshots == Snapshots::Hold {
+            *lock(&self.gate.held) = Some((*id, content.into_vec().concat().into()));
+            return Ok(());
+        }
+        let put = if tpe == FileType::Config { Put::Create } else { Put::Overwrite };
+        let size = content.size() as u64;
+        let written = self.storage.write(&file_name(tpe, id), content.into_vec(), put);
+        self.gate.record(tpe, id, size, written)
+    }
+
+    fn remove(&self, tpe: FileType, id: &Id, _: bool) -> RusticResult<()> {
+        self.gate.admit()?;
+        self.storage.delete(&file_name(tpe, id)).map_err(into_rustic)
+    }
+}

@@ -1,0 +1,137 @@
+//! Where repositories lie: the storage, and the path of one repository below it.
+//!
+//! A further provider is one more [`Location`] that builds another `object_store`; nothing else knows the difference.
+
+use crate::storage::StorageError;
+use object_store::ObjectStore;
+use object_store::local::LocalFileSystem;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A storage that holds repositories.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Location {
+    /// A folder of this machine. It has to exist: a storage that is not mounted is an error, not an empty storage.
+    Local {
+        /// The folder, as an absolute path.
+        root: PathBuf,
+    },
+}
+
+impl Location {
+    /// Connects to the storage. Nothing is written.
+    pub(crate) fn connect(&self) -> Result<Arc<dyn ObjectStore>, StorageError> {
+        match self {
+            Self::Local { root } => {
+                if !root.is_absolute() {
+                    return Err(StorageError::not_absolute(root));
+                }
+                let folder = std::fs::metadata(root).map_err(|err| StorageError::connect(root, &err))?;
+                if !folder.is_dir() {
+                    return Err(StorageError::connect(root, &std::io::ErrorKind::NotADirectory.into()));
+                }
+                let store = LocalFileSystem::new_with_prefix(root)
+                    .map_err(|err| StorageError::connect(root, &std::io::Error::other(err)))?;
+                Ok(Arc::new(store.with_fsync(true)))
+            }
+        }
+    }
+
+    /// The folder of `path`, for the few things an object store has no word for (leftovers, syncing deletes).
+    pub(crate) fn folder(&self, path: &RepositoryPath) -> Option<PathBuf> {
+        match self {
+            Self::Local { root } => Some(root.join(path.as_str())),
+        }
+    }
+
+    /// The storage's root, when it is a folder.
+    pub(crate) fn root(&self) -> Option<&Path> {
+        match self {
+            Self::Local { root } => Some(root),
+        }
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local { root } => write!(f, "{}", root.display()),
+        }
+    }
+}
+
+/// Why a string is not a repository path.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    /// The path is not relative and normal.
+    #[error(
+        "{path:?} is not a repository path: parts of letters, digits, '.', '_' and '-' are expected, parted by single \
+         '/', none of them '.' or '..', such as default/data"
+    )]
+    NotARepositoryPath {
+        /// What was given.
+        path: String,
+    },
+}
+
+/// The path of a repository below its storage, such as `default/data`: relative, `/`-separated, without `..`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RepositoryPath(String);
+
+impl RepositoryPath {
+    /// Parses a path.
+    ///
+    /// # Errors
+    /// [`PathError`] when a part is empty, `.`, `..`, longer than 253 bytes or holds other characters.
+    pub fn parse(path: impl Into<String>) -> Result<Self, PathError> {
+        let path = path.into();
+        if path.split('/').all(is_part) && path.len() <= 1024 {
+            Ok(Self(path))
+        } else {
+            Err(PathError::NotARepositoryPath { path })
+        }
+    }
+
+    /// The path as a string.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The paths above this one: `a` and `a/b` for `a/b/c`.
+    pub(crate) fn ancestors(&self) -> impl Iterator<Item = &str> {
+        self.0.match_indices('/').map(|(at, _)| &self.0[..at])
+    }
+}
+
+fn is_part(part: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    !part.is_empty() && part.len() <= 253 && part != "." && part != ".." && part.chars().all(allowed)
+}
+
+impl fmt::Display for RepositoryPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_relative_and_normal() {
+        for bad in ["", "/", "/a", "a/", "a//b", "..", "a/../b", "./a", "a b", "a\\b", "ä"] {
+            assert!(RepositoryPath::parse(bad).is_err(), "{bad:?}");
+        }
+        for good in ["data", "default/data", "prefix/ns-1/claim.x_2", "..."] {
+            assert!(RepositoryPath::parse(good).is_ok(), "{good:?}");
+        }
+    }
+
+    #[test]
+    fn ancestors_are_all_paths_above() {
+        let path = RepositoryPath::parse("a/b/c").unwrap();
+        assert_eq!(path.ancestors().collect::<Vec<_>>(), ["a", "a/b"]);
+    }
+}

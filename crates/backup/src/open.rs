@@ -1,0 +1,436 @@
+//! Opening a repository, making it on first use, and probing a storage.
+//!
+//! Any number of processes may make the same repository at once: the config is created, never overwritten, so one of them
+//! wins. Each writes its key file before the config; whoever loses removes its own. A process that is killed in between
+//! leaves a key file that opens with the password but fits no config: such a dead key is recognised and removed by the
+//! next [`Repository::open_or_init`], because plain restic would stumble over it.
+
+use crate::backend::{Backend, Gate, Snapshots, file_name, list_ids};
+use crate::fault::{Fault, guarded_raw, storage_error_in};
+use crate::location::{Location, RepositoryPath};
+use crate::repository::{Opened, Repository, rustic_on};
+use crate::retry::Retry;
+use crate::secret::Password;
+use crate::storage::{CauseKind, Put, Storage, StorageError};
+use bytes::Bytes;
+use rustic_core::{ConfigOptions, Credentials, FileType, Id, KeyOptions, RusticError};
+use std::sync::Arc;
+
+/// The folders of restic's layout.
+const FOLDERS: [&str; 5] = ["data", "index", "keys", "locks", "snapshots"];
+
+/// Data packs are cut at 16 MiB, as restic does, whatever the repository's size: a backup holds several in memory.
+const DATA_PACK_SIZE: &str = "16MiB";
+
+/// Why a repository could not be opened or made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// The storage failed.
+    #[error("cannot open the repository {repository}: {fault}")]
+    Storage {
+        /// The repository.
+        repository: String,
+        /// What happened.
+        fault: StorageError,
+    },
+    /// There is no repository.
+    #[error("there is no repository at {repository}; check the storage and the path, or take a first snapshot there")]
+    NotFound {
+        /// The repository.
+        repository: String,
+    },
+    /// No key of the repository opens with the password.
+    #[error("the password does not open the repository {repository}; correct RESTIC_PASSWORD in the storage's Secret")]
+    WrongPassword {
+        /// The repository.
+        repository: String,
+    },
+    /// The repository has a format this version does not know.
+    #[error(
+        "the repository {repository} has a newer format than restic's version 2: {what}; use a newer lvault for it"
+    )]
+    Newer {
+        /// The repository.
+        repository: String,
+        /// What was found.
+        what: String,
+    },
+    /// The config is there and is none.
+    #[error(
+        "the config of the repository {repository} is damaged: {what}; put the file {repository}/config back from a copy \
+         of the repository (it never changes)"
+    )]
+    ConfigDamaged {
+        /// The repository.
+        repository: String,
+        /// What was found.
+        what: String,
+    },
+    /// There is data, but no config.
+    #[error(
+        "the repository {repository} holds data but has lost its config; put the file {repository}/config back from a \
+         copy of the repository (it never changes); a new one would make the data unreadable"
+    )]
+    ConfigLost {
+        /// The repository.
+        repository: String,
+    },
+    /// No key file is there, or none can be read.
+    #[error(
+        "the repository {repository} has no usable key file: {what}; put the files of {repository}/keys back from a copy \
+         of the repository"
+    )]
+    KeysDamaged {
+        /// The repository.
+        repository: String,
+        /// What was found.
+        what: String,
+    },
+    /// Something else lies where the repository should be made.
+    #[error("{repository} is not a repository and holds {found:?}; choose another path, or empty the folder")]
+    Foreign {
+        /// The repository.
+        repository: String,
+        /// What lies there.
+        found: String,
+    },
+    /// Another repository lies above this path.
+    #[error("{repository} would lie inside the repository {outer}; choose another path")]
+    Nested {
+        /// The repository.
+        repository: String,
+        /// The repository it would lie in.
+        outer: String,
+    },
+    /// The repository library failed.
+    #[error("cannot open the repository {repository}: {fault}")]
+    Library {
+        /// The repository.
+        repository: String,
+        /// What happened.
+        fault: Fault,
+    },
+}
+
+impl OpenError {
+    /// Whether trying again can help.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Storage { fault, .. } => fault.retry(),
+            Self::Library { fault, .. } => fault.retry(),
+            Self::NotFound { .. }
+            | Self::WrongPassword { .. }
+            | Self::Newer { .. }
+            | Self::ConfigDamaged { .. }
+            | Self::ConfigLost { .. }
+            | Self::KeysDamaged { .. }
+            | Self::Foreign { .. } => Retry::AfterRemedy,
+            Self::Nested { .. } => Retry::Never,
+        }
+    }
+}
+
+/// What a probe of a storage found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probed {
+    /// The repository the password was tried on; `None` where the storage holds none yet, which is fine.
+    pub repository: Option<RepositoryPath>,
+}
+
+impl Repository {
+    /// Opens the repository at `path`, or makes it there.
+    ///
+    /// Idempotent, and safe when several processes do it at once: all of them end with the same repository. A crash in the
+    /// middle leaves at most folders and a key file without a config, which the next call takes for what they are.
+    ///
+    /// # Errors
+    /// See [`OpenError`]. Nothing is written over a folder that holds anything else.
+    pub fn open_or_init(location: &Location, path: &RepositoryPath, password: &Password) -> Result<Self, OpenError> {
+        let place = Place::new(location, path)?;
+        match place.state()? {
+            State::Repository => {}
+            State::Free => {
+                place.refuse_nesting(location, path)?;
+                place.init(password)?;
+            }
+        }
+        let (opened, others) = place.open(password)?;
+        place.remove_dead_keys(&others, password)?;
+        Ok(place.finish(opened))
+    }
+
+    /// Opens the repository at `path`, and never makes one.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; [`OpenError::NotFound`] where there is none.
+    pub fn open(location: &Location, path: &RepositoryPath, password: &Password) -> Result<Self, OpenError> {
+        let place = Place::new(location, path)?;
+        match place.state()? {
+            State::Free => return Err(OpenError::NotFound { repository: place.shown() }),
+            State::Repository => {}
+        }
+        let (opened, _) = place.open(password)?;
+        Ok(place.finish(opened))
+    }
+}
+
+/// Looks whether a storage can be used: writes, reads and deletes a small file below its root, and tries the password on
+/// the first repository found there (at most three folders deep). An empty storage is fine.
+///
+/// Idempotent; a crash in the middle leaves a small file named `lvault-probe-*` at the root.
+///
+/// # Errors
+/// See [`OpenError`].
+pub fn probe(location: &Location, password: &Password) -> Result<Probed, OpenError> {
+    let shown = location.to_string();
+    let failed = |fault| OpenError::Storage { repository: shown.clone(), fault };
+    let storage = Storage::of_location(location).map_err(failed)?;
+    let name = format!("lvault-probe-{}", Id::random().to_hex().as_str());
+    let content = Bytes::from(name.clone());
+    storage.write(&name, vec![content.clone()], Put::Create).map_err(failed)?;
+    let read = storage.read(&name);
+    storage.delete(&name).map_err(failed)?;
+    if read.map_err(failed)? != content {
+        let fault = Fault::damaged(format!("{shown}/{name} does not read back as it was written"));
+        return Err(OpenError::Library { repository: shown, fault });
+    }
+    let Some(repository) = first_repository(&storage).map_err(failed)? else {
+        return Ok(Probed { repository: None });
+    };
+    Repository::open(location, &repository, password)?;
+    Ok(Probed { repository: Some(repository) })
+}
+
+/// Searches breadth first, bounded in depth and in the number of folders looked into.
+fn first_repository(storage: &Storage) -> Result<Option<RepositoryPath>, StorageError> {
+    let mut level = vec![String::new()];
+    let mut budget = 256_usize;
+    for _depth in 0..=3 {
+        let mut below = Vec::new();
+        for folder in level {
+            if budget == 0 {
+                return Ok(None);
+            }
+            budget -= 1;
+            let (files, folders) = storage.children(&folder)?;
+            if files.iter().any(|file| file == "config")
+                && folders.iter().any(|name| name == "keys")
+                && let Ok(path) = RepositoryPath::parse(folder.clone())
+            {
+                return Ok(Some(path));
+            }
+            let joined = |name: &String| if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
+            below.extend(folders.iter().filter(|name| *name != "lost+found").map(joined));
+        }
+        below.sort();
+        level = below;
+    }
+    Ok(None)
+}
+
+/// What lies at a repository's path.
+enum State {
+    /// A config: this is a repository.
+    Repository,
+    /// Nothing, or what an unfinished init leaves.
+    Free,
+}
+
+/// How one key file answered to the password.
+enum Tried {
+    Opened(Box<Opened>),
+    WrongPassword,
+    /// The key opens with the password, but it does not fit the config.
+    Misfit(String),
+    Unreadable(String),
+}
+
+struct Place {
+    storage: Storage,
+}
+
+impl Place {
+    fn new(location: &Location, path: &RepositoryPath) -> Result<Self, OpenError> {
+        let storage = Storage::of_repository(location, path)
+            .map_err(|fault| OpenError::Storage { repository: format!("{location}/{path}"), fault })?;
+        Ok(Self { storage })
+    }
+
+    fn shown(&self) -> String {
+        self.storage.shown().to_owned()
+    }
+
+    fn storage_error(&self, fault: StorageError) -> OpenError {
+        OpenError::Storage { repository: self.shown(), fault }
+    }
+
+    fn finish(self, opened: Opened) -> Repository {
+        Repository::from_opened(self.storage, &opened)
+    }
+
+    fn state(&self) -> Result<State, OpenError> {
+        if self.storage.size("config").map_err(|err| self.storage_error(err))?.is_some() {
+            return Ok(State::Repository);
+        }
+        let (files, folders) = match self.storage.children("") {
+            Ok(found) => found,
+            Err(err) if err.kind() == CauseKind::Missing => return Ok(State::Free),
+            Err(err) => return Err(self.storage_error(err)),
+        };
+        let foreign = files.iter().find(|name| !name.starts_with("config#"));
+        let foreign = foreign.or_else(|| folders.iter().find(|name| !FOLDERS.contains(&name.as_str())));
+        if let Some(found) = foreign {
+            return Err(OpenError::Foreign { repository: self.shown(), found: found.clone() });
+        }
+        for tpe in [FileType::Snapshot, FileType::Index, FileType::Pack] {
+            if !list_ids(&self.storage, tpe).map_err(|err| self.storage_error(err))?.is_empty() {
+                return self.config_lost_unless_it_appeared();
+            }
+        }
+        Ok(State::Free)
+    }
+
+    /// Another process may have made the repository, and used it, since the first look for the config.
+    fn config_lost_unless_it_appeared(&self) -> Result<State, OpenError> {
+        match self.storage.size("config").map_err(|err| self.storage_error(err))? {
+            Some(_) => Ok(State::Repository),
+            None => Err(OpenError::ConfigLost { repository: self.shown() }),
+        }
+    }
+
+    fn refuse_nesting(&self, location: &Location, path: &RepositoryPath) -> Result<(), OpenError> {
+        let root = Storage::of_location(location).map_err(|err| self.storage_error(err))?;
+        for outer in path.ancestors() {
+            let config = root.size(&format!("{outer}/config")).map_err(|err| self.storage_error(err))?;
+            if config.is_some() {
+                return Err(OpenError::Nested { repository: self.shown(), outer: format!("{location}/{outer}") });
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the repository, or finds that another process has made it meanwhile.
+    fn init(&self, password: &Password) -> Result<(), OpenError> {
+        self.make_folders().map_err(|err| self.storage_error(err))?;
+        let gate = Gate::new(Snapshots::Store);
+        let backend = Backend::new(self.storage.clone(), Arc::clone(&gate));
+        let mut options = ConfigOptions::default().set_version(2_u32);
+        options.set_datapack_growfactor = Some(0);
+        options.set_treepack_growfactor = Some(0);
+        options.set_datapack_size = DATA_PACK_SIZE.parse().ok();
+        let made = guarded_raw(|| {
+            rustic_on(backend)?.init(&Credentials::password(password.expose()), &KeyOptions::default(), &options)
+        });
+        let made = made.map_err(|fault| OpenError::Library { repository: self.shown(), fault })?;
+        match made {
+            Ok(_) => Ok(()),
+            Err(_) if gate.config_existed() => {
+                for key in gate.keys_written() {
+                    self.storage.delete(&file_name(FileType::Key, &key)).map_err(|err| self.storage_error(err))?;
+                }
+                Ok(())
+            }
+            Err(err) => Err(self.of_rustic(&err)),
+        }
+    }
+
+    /// restic expects the folders of a local repository, and an object store has no word for making them.
+    fn make_folders(&self) -> Result<(), StorageError> {
+        use std::os::unix::fs::DirBuilderExt;
+        let Some(folder) = self.storage.folder() else { return Ok(()) };
+        for name in FOLDERS {
+            let folder = folder.join(name);
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(|err| {
+                StorageError::Write { path: folder.display().to_string(), cause: crate::storage::Cause::of(&err) }
+            })?;
+        }
+        Ok(())
+    }
+
+    fn keys(&self) -> Result<Vec<Id>, OpenError> {
+        let keys = list_ids(&self.storage, FileType::Key).map_err(|err| self.storage_error(err))?;
+        let mut keys: Vec<Id> = keys.into_iter().map(|(id, _)| id).collect();
+        keys.sort_unstable();
+        Ok(keys)
+    }
+
+    /// Opens with the first key that fits, and names the other keys.
+    fn open(&self, password: &Password) -> Result<(Opened, Vec<Id>), OpenError> {
+        let keys = self.keys()?;
+        let (mut misfit, mut unreadable, mut refused) = (None, None, false);
+        for key in &keys {
+            match self.try_key(*key, password)? {
+                Tried::Opened(opened) => {
+                    let others = keys.iter().copied().filter(|other| other != key).collect();
+                    return Ok((*opened, others));
+                }
+                Tried::WrongPassword => refused = true,
+                Tried::Misfit(what) => misfit = Some(what),
+                Tried::Unreadable(what) => unreadable = Some(what),
+            }
+        }
+        let repository = self.shown();
+        Err(match (misfit, unreadable) {
+            (Some(what), _) => OpenError::ConfigDamaged { repository, what },
+            (None, _) if refused => OpenError::WrongPassword { repository },
+            (None, Some(what)) => OpenError::KeysDamaged { repository, what },
+            (None, None) => OpenError::KeysDamaged { repository, what: "there is none".to_owned() },
+        })
+    }
+
+    fn try_key(&self, key: Id, password: &Password) -> Result<Tried, OpenError> {
+        let gate = Gate::new(Snapshots::Store);
+        let backend = Backend::with_only_key(self.storage.clone(), Arc::clone(&gate), key);
+        let opened = guarded_raw(|| rustic_on(backend)?.open(&Credentials::password(password.expose())));
+        let err = match opened {
+            Ok(Ok(opened)) => return Ok(Tried::Opened(Box::new(opened))),
+            Ok(Err(err)) => err,
+            // rustic panics on a key file whose scrypt parameters are nonsense.
+            Err(Fault::Panicked { what }) => return Ok(Tried::Unreadable(what)),
+            Err(fault) => return Err(OpenError::Library { repository: self.shown(), fault }),
+        };
+        if let Some(fault) = storage_error_in(&err) {
+            let key_is_gone = fault.kind() == CauseKind::Missing && !gate.config_was_read();
+            // An initialiser that lost has just removed its key.
+            return if key_is_gone { Ok(Tried::Unreadable(fault.to_string())) } else { Err(self.storage_error(fault)) };
+        }
+        let what = message(&err);
+        if err.is_incorrect_password() {
+            Ok(Tried::WrongPassword)
+        } else if !gate.config_was_read() {
+            Ok(Tried::Unreadable(what))
+        } else if what.contains("Config version") {
+            Err(OpenError::Newer { repository: self.shown(), what })
+        } else {
+            Ok(Tried::Misfit(what))
+        }
+    }
+
+    /// Removes key files that open with our password and fit no config: the config is readable with another key, so they
+    /// can only be what a killed initialiser left. Every other key is somebody's and stays.
+    fn remove_dead_keys(&self, others: &[Id], password: &Password) -> Result<(), OpenError> {
+        for key in others {
+            match self.try_key(*key, password)? {
+                Tried::Misfit(_) => {
+                    let name = file_name(FileType::Key, key);
+                    self.storage.delete(&name).map_err(|err| self.storage_error(err))?;
+                    tracing::warn!(repository = self.storage.shown(), key = name, "removed a key that fits no config");
+                }
+                Tried::Opened(_) | Tried::WrongPassword | Tried::Unreadable(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn of_rustic(&self, err: &RusticError) -> OpenError {
+        match storage_error_in(err) {
+            Some(fault) => self.storage_error(fault),
+            None => OpenError::Library { repository: self.shown(), fault: Fault::damaged(message(err)) },
+        }
+    }
+}
+
+fn message(err: &RusticError) -> String {
+    let text = err.display_log();
+    text.strip_prefix("Error: ").unwrap_or(&text).lines().next().unwrap_or_default().to_owned()
+}

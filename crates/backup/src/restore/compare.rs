@@ -1,0 +1,139 @@
+//! Reading a restored folder back: every entry is there, nothing else is, and all of it equals the snapshot.
+
+use super::{LOST_AND_FOUND, Restore, crew, safe_name};
+use crate::metadata::{Folder, differences};
+use crate::tree::{link_of, read_tree};
+use rustic_core::repofile::Node;
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// An entry to compare.
+#[derive(Clone)]
+struct Job {
+    folder: Arc<Folder>,
+    name: OsString,
+    node: Node,
+    path: PathBuf,
+}
+
+impl Restore<'_> {
+    /// Compares everything below the root.
+    pub(super) fn compare(&self) {
+        crew(|job: Job| self.compare_entry(&job), |send| self.compare_all(send));
+    }
+
+    /// Compares the root's own metadata.
+    pub(super) fn compare_root(&self) {
+        if self.has_root_metadata() {
+            self.note_differences(&self.folder.followed(), &self.root, Path::new("/"));
+        }
+    }
+
+    fn compare_all(&self, send: &dyn Fn(Job)) {
+        let mut links = HashMap::new();
+        // Folders are opened when their turn comes, so that only those on the way down are open.
+        let mut pending = Vec::new();
+        self.compare_folder(&self.folder, &self.root, Path::new(""), &mut links, &mut pending, send);
+        while let Some(Job { folder, name, node, path }) = pending.pop() {
+            if self.must_end() {
+                return;
+            }
+            match Folder::open(&folder.entry(&name)) {
+                Ok(inner) => self.compare_folder(&Arc::new(inner), &node, &path, &mut links, &mut pending, send),
+                Err(err) => self.failures.add_io(&path, "reading back", &err),
+            }
+        }
+    }
+
+    fn compare_folder(
+        &self,
+        folder: &Arc<Folder>,
+        node: &Node,
+        path: &Path,
+        links: &mut HashMap<(u64, u64), (u64, u64)>,
+        pending: &mut Vec<Job>,
+        send: &dyn Fn(Job),
+    ) {
+        let Some(nodes) = self.entries(node, path) else { return };
+        self.compare_names(folder, &nodes, path);
+        for node in nodes {
+            let Ok(name) = safe_name(&node) else { continue };
+            let path = path.join(&name);
+            let job = Job { folder: Arc::clone(folder), name, node, path };
+            if job.node.is_dir() {
+                pending.push(job.clone());
+            } else if let Err(err) = self.compare_links(&job, links) {
+                self.failures.add_io(&job.path, "reading back", &err);
+            }
+            send(job);
+        }
+    }
+
+    fn entries(&self, node: &Node, path: &Path) -> Option<Vec<Node>> {
+        let Some(tree) = node.subtree else {
+            self.failures.add(path, "the repository holds no tree for this folder");
+            return None;
+        };
+        match read_tree(&self.indexed, tree) {
+            Ok(tree) => Some(tree.nodes),
+            Err(fault) => {
+                self.failures.add_fault(path, fault);
+                None
+            }
+        }
+    }
+
+    fn compare_names(&self, folder: &Folder, nodes: &[Node], path: &Path) {
+        let there = match folder.names() {
+            Ok(names) => names,
+            Err(err) => return self.failures.add_io(path, "reading back", &err),
+        };
+        let expected: BTreeSet<OsString> = nodes.iter().filter_map(|node| safe_name(node).ok()).collect();
+        let is_root = path.as_os_str().is_empty();
+        for name in there {
+            let ours = is_root && (name == self.marker || name == LOST_AND_FOUND);
+            if !ours && !expected.contains(&name) {
+                self.failures.add(&path.join(name), "is there, but not in the snapshot");
+            }
+        }
+    }
+
+    /// Names that were one file have to be one file again.
+    fn compare_links(&self, job: &Job, links: &mut HashMap<(u64, u64), (u64, u64)>) -> io::Result<()> {
+        let Some(link) = link_of(&job.node) else { return Ok(()) };
+        let stat = std::fs::symlink_metadata(job.folder.entry(&job.name))?;
+        let is = (stat.dev(), stat.ino());
+        if *links.entry(link).or_insert(is) != is {
+            self.failures.add(&job.path, "is not the hard link it was");
+        }
+        Ok(())
+    }
+
+    fn compare_entry(&self, job: &Job) {
+        if self.must_end() {
+            return;
+        }
+        self.note_differences(&job.folder.entry(&job.name), &job.node, &job.path);
+        if job.node.is_file() {
+            match job.folder.open_file(&job.name) {
+                Ok(file) => self.compare_content(&file, &job.node, &job.path),
+                Err(err) => self.failures.add_io(&job.path, "reading back", &err),
+            }
+        }
+        if !job.node.is_dir() {
+            self.progress.file_done();
+        }
+    }
+
+    fn note_differences(&self, at: &Path, node: &Node, path: &Path) {
+        match differences(at, node) {
+            Ok(found) if found.is_empty() => {}
+            Ok(found) => self.failures.add(path, found.join(", ")),
+            Err(err) => self.failures.add_io(path, "reading back", &err),
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Writing a snapshot's tree: this thread makes every entry, a few others fill the files.
+//!
+//! Workers reach files by descriptor only, so that a folder can get its final mode and times as soon as its last entry
+//! was made. Nothing existing is ever opened for writing or followed: every entry is made exclusively.
+
+use super::{LOST_AND_FOUND, Restore, crew, safe_name};
+use crate::metadata::{Folder, Links, apply, path_of};
+use crate::tree::{link_of, read_tree};
+use rustic_core::repofile::{Node, NodeType};
+use rustix::fs::{FileType, Mode, OFlags};
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A file to fill.
+struct Job {
+    file: File,
+    node: Node,
+    path: PathBuf,
+}
+
+/// A folder whose entries are being made.
+struct Frame {
+    folder: Arc<Folder>,
+    /// Its node; none for the root, which is finished last of all.
+    node: Option<Node>,
+    nodes: std::vec::IntoIter<Node>,
+    path: PathBuf,
+}
+
+impl Restore<'_> {
+    /// Writes everything but the root's own metadata.
+    pub(super) fn write(&self) {
+        crew(|job: Job| self.work(&job), |send| self.make_all(send));
+    }
+
+    fn work(&self, job: &Job) {
+        self.fill(&job.file, &job.node, &job.path);
+        self.give_metadata(&path_of(&job.file), Links::Follow, &job.node, &job.path);
+        self.progress.file_done();
+    }
+
+    fn give_metadata(&self, at: &Path, links: Links, node: &Node, path: &Path) {
+        for (what, err) in apply(at, links, node) {
+            self.failures.add_io(path, what, &err);
+        }
+    }
+
+    fn make_all(&self, send: &dyn Fn(Job)) {
+        let mut links = HashMap::new();
+        let mut frames = Vec::new();
+        frames.extend(self.frame(Arc::clone(&self.folder), None, &self.root, PathBuf::new()));
+        while let Some(frame) = frames.last_mut() {
+            if self.must_end() {
+                return;
+            }
+            let Some(node) = frame.nodes.next() else {
+                if let Some(node) = &frame.node {
+                    self.give_metadata(&path_of(frame.folder.fd()), Links::Follow, node, &frame.path);
+                }
+                frames.pop();
+                continue;
+            };
+            let folder = Arc::clone(&frame.folder);
+            let path = match safe_name(&node) {
+                Ok(name) => frame.path.join(name),
+                Err(reason) => {
+                    self.failures.add(&frame.path, reason);
+                    continue;
+                }
+            };
+            if node.is_dir() {
+                match self.make_folder(&folder, &node, &path) {
+                    Ok(made) => frames.extend(self.frame(Arc::new(made), Some(node.clone()), &node, path)),
+                    Err(err) => self.failures.add_io(&path, "making the folder", &err),
+                }
+            } else if let Err(err) = self.make(&folder, node, &path, &mut links, send) {
+                self.failures.add_io(&path, "making the file", &err);
+            }
+        }
+    }
+
+    fn frame(&self, folder: Arc<Folder>, own: Option<Node>, node: &Node, path: PathBuf) -> Option<Frame> {
+        let Some(tree) = node.subtree else {
+            self.failures.add(&path, "the repository holds no tree for this folder");
+            return None;
+        };
+        match read_tree(&self.indexed, tree) {
+            Ok(tree) => Some(Frame { folder, node: own, nodes: tree.nodes.into_iter(), path }),
+            Err(fault) => {
+                self.failures.add_fault(&path, fault);
+                None
+            }
+        }
+    }
+
+    fn make_folder(&self, parent: &Folder, node: &Node, path: &Path) -> io::Result<Folder> {
+        let name = node.name();
+        match rustix::fs::mkdirat(parent.fd(), &*name, Mode::RWXU) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::EXIST) if path == Path::new(LOST_AND_FOUND) => {}
+            Err(err) => return Err(err.into()),
+        }
+        Folder::open(&parent.entry(&name))
+    }
+
+    fn make(
+        &self,
+        folder: &Folder,
+        node: Node,
+        path: &Path,
+        links: &mut HashMap<(u64, u64), PathBuf>,
+        send: &dyn Fn(Job),
+    ) -> io::Result<()> {
+        let name = node.name().into_owned();
+        match &node.node_type {
+            NodeType::File => return self.make_file(folder, &name, node, path, links, send),
+            NodeType::Dir => return Err(io::Error::other("a folder without a tree")),
+            NodeType::Symlink { .. } => rustix::fs::symlinkat(node.node_type.to_link(), folder.fd(), &name)?,
+            NodeType::Dev { device } => make_node(folder, &name, FileType::BlockDevice, *device)?,
+            NodeType::Chardev { device } => make_node(folder, &name, FileType::CharacterDevice, *device)?,
+            NodeType::Fifo => make_node(folder, &name, FileType::Fifo, 0)?,
+            NodeType::Socket => make_node(folder, &name, FileType::Socket, 0)?,
+        }
+        self.give_metadata(&folder.entry(&name), Links::Keep, &node, path);
+        self.progress.file_done();
+        Ok(())
+    }
+
+    fn make_file(
+        &self,
+        folder: &Folder,
+        name: &OsStr,
+        node: Node,
+        path: &Path,
+        links: &mut HashMap<(u64, u64), PathBuf>,
+        send: &dyn Fn(Job),
+    ) -> io::Result<()> {
+        let link = link_of(&node);
+        if let Some(first) = link.and_then(|link| links.get(&link)) {
+            std::fs::hard_link(self.folder.entry(first.as_os_str()), folder.entry(name))?;
+            self.progress.file_done();
+            return Ok(());
+        }
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(folder.fd(), name, flags, Mode::RUSR | Mode::WUSR)?;
+        if let Some(link) = link {
+            links.insert(link, path.to_owned());
+        }
+        send(Job { file: file.into(), node, path: path.to_owned() });
+        Ok(())
+    }
+}
+
+fn make_node(folder: &Folder, name: &OsStr, kind: FileType, device: u64) -> io::Result<()> {
+    Ok(rustix::fs::mknodat(folder.fd(), name, kind, Mode::RUSR | Mode::WUSR, device)?)
+}

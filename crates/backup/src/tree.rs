@@ -1,0 +1,121 @@
+//! Reading trees of snapshots: every tree is checked against its id before it is used.
+
+use crate::fault::{Fault, guarded};
+use crate::labels::{Snapshot, SnapshotId};
+use crate::repository::{Indexed, Repository, RepositoryError};
+use rustic_core::repofile::{BlobType, Node, SnapshotFile, Tree};
+use rustic_core::{BlobId, DataId, TreeId};
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::path::Path;
+
+/// What a snapshot holds, before compression and with everything that is stored once counted where it appears.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SnapshotSize {
+    /// Bytes in files; files that are hard links of one another count once, holes count in full.
+    pub bytes: u64,
+    /// Everything that is not a folder.
+    pub files: u64,
+    /// Folders, without the root.
+    pub folders: u64,
+}
+
+impl Repository {
+    /// How much a restore of this snapshot writes at most, so that a volume that is too small is refused beforehand.
+    ///
+    /// # Errors
+    /// [`RepositoryError::Size`] when a tree of the snapshot cannot be read, or what [`Repository::snapshot`] reports.
+    pub fn size_of(&self, id: &SnapshotId) -> Result<SnapshotSize, RepositoryError> {
+        let snapshot = self.snapshot(id.as_str())?;
+        self.add_up(&snapshot).map_err(|fault| RepositoryError::Size {
+            repository: self.shown().to_owned(),
+            id: id.clone(),
+            fault,
+        })
+    }
+
+    fn add_up(&self, snapshot: &Snapshot) -> Result<SnapshotSize, Fault> {
+        let indexed = self.indexed()?;
+        let root = snapshot_root(&indexed, snapshot)?;
+        let mut size = SnapshotSize::default();
+        let mut links = HashSet::new();
+        let mut trees: Vec<_> = root.subtree.into_iter().collect();
+        while let Some(tree) = trees.pop() {
+            for node in read_tree(&indexed, tree)?.nodes {
+                if let Some(subtree) = node.subtree {
+                    size.folders += 1;
+                    trees.push(subtree);
+                } else {
+                    size.files += 1;
+                    let counted = link_of(&node).is_none_or(|link| links.insert(link));
+                    size.bytes += if counted { node.meta.size } else { 0 };
+                }
+            }
+        }
+        Ok(size)
+    }
+}
+
+/// The key under which hard links of one file find each other.
+pub(crate) fn link_of(node: &Node) -> Option<(u64, u64)> {
+    (node.is_file() && node.meta.links > 1).then_some((node.meta.device_id, node.meta.inode))
+}
+
+/// Reads a snapshot's own file.
+pub(crate) fn snapshot_file(indexed: &Indexed, id: &SnapshotId) -> Result<SnapshotFile, Fault> {
+    guarded(|| {
+        let id: rustic_core::Id = id.as_str().parse()?;
+        indexed.get_file::<SnapshotFile>(&id.into())
+    })
+}
+
+/// The node of the folder that was backed up, with its own metadata and its tree.
+///
+/// Snapshots of lvault have one path, and the folder lies there. For any other snapshot it is the whole tree, with no
+/// metadata of its own.
+pub(crate) fn snapshot_root(indexed: &Indexed, snapshot: &Snapshot) -> Result<Node, Fault> {
+    let file = snapshot_file(indexed, &snapshot.id)?;
+    let mut whole = Node::new_node(OsStr::new(""), rustic_core::repofile::NodeType::Dir, Default::default());
+    whole.subtree = Some(file.tree);
+    let [path] = snapshot.paths.as_slice() else { return Ok(whole) };
+    let mut node = whole.clone();
+    for part in Path::new(path).components().skip(1) {
+        let Some(tree) = node.subtree else { return Ok(whole) };
+        let found = read_tree(indexed, tree)?.nodes.into_iter().find(|node| *node.name() == *part.as_os_str());
+        match found {
+            Some(found) => node = found,
+            None => return Ok(whole),
+        }
+    }
+    Ok(if node.is_dir() { node } else { whole })
+}
+
+/// Reads a tree, and checks that it hashes to its id.
+pub(crate) fn read_tree(indexed: &Indexed, id: TreeId) -> Result<Tree, Fault> {
+    let blob = read_blob(indexed, &id.into(), BlobType::Tree)?;
+    serde_json::from_slice(&blob).map_err(|err| Fault::damaged(format!("tree {} is no tree: {err}", hex(&id.into()))))
+}
+
+/// Reads the content of a file's part, and checks that it hashes to its id.
+pub(crate) fn read_data(indexed: &Indexed, id: DataId) -> Result<bytes::Bytes, Fault> {
+    read_blob(indexed, &id.into(), BlobType::Data)
+}
+
+fn read_blob(indexed: &Indexed, id: &BlobId, tpe: BlobType) -> Result<bytes::Bytes, Fault> {
+    let blob = guarded(|| indexed.get_blob_cached(id, tpe))?;
+    if matches(id, &blob) {
+        Ok(blob)
+    } else {
+        Err(Fault::damaged(format!("the {tpe} blob {} does not hash to its id", hex(id))))
+    }
+}
+
+/// Whether these bytes are the blob's content.
+pub(crate) fn matches(id: &BlobId, mut content: &[u8]) -> bool {
+    id.blob_matches_reader(content.len() as u64, &mut content)
+}
+
+/// A blob's whole id.
+pub(crate) fn hex(id: &BlobId) -> String {
+    id.to_hex().as_str().to_owned()
+}

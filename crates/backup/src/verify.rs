@@ -1,0 +1,243 @@
+//! Reading a snapshot back after it was committed.
+
+use crate::backend::list_ids;
+use crate::fault::Fault;
+use crate::labels::SnapshotId;
+use crate::progress::{Progress, Step};
+use crate::repository::{Indexed, Repository};
+use crate::retry::Retry;
+use crate::tree::{hex, read_data, read_tree, snapshot_file};
+use rustic_core::{DataId, FileType, Id, TreeId};
+use std::collections::{HashMap, HashSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// How much is read back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum VerifyDepth {
+    /// The snapshot file and every tree are read, decrypted and hashed; every part of every file has to be in the index,
+    /// and its pack has to be there and long enough.
+    Structure,
+    /// The same, and every part of every file is read, decrypted and hashed too.
+    Data,
+}
+
+/// What was read back and found whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Verified {
+    /// Trees.
+    pub trees: u64,
+    /// Parts of files, each counted once.
+    pub blobs: u64,
+    /// Bytes of these parts, before compression.
+    pub bytes: u64,
+}
+
+/// Why a snapshot does not read back whole.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum VerifyError {
+    /// Reading what is needed to begin: the index, the list of packs, the snapshot file.
+    #[error("cannot read snapshot {snapshot} of {repository} back: {fault}")]
+    Read {
+        /// The repository.
+        repository: String,
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// What happened.
+        fault: Fault,
+    },
+    /// Following the snapshot: something it refers to is missing or damaged.
+    #[error(
+        "snapshot {snapshot} of {repository} is not whole, {count} defects: {}; do not rely on it, and take a new one \
+         after `restic check --read-data` has shown how far the damage goes",
+        .defects.join("; ")
+    )]
+    Damaged {
+        /// The repository.
+        repository: String,
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// Some of the defects.
+        defects: Vec<String>,
+        /// How many there are.
+        count: u64,
+    },
+    /// Going on: the caller asked to stop.
+    #[error("the verification was asked to stop")]
+    Stopped,
+}
+
+impl VerifyError {
+    /// Whether trying again can help.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Read { fault, .. } => fault.retry(),
+            Self::Damaged { .. } => Retry::Never,
+            Self::Stopped => Retry::Later,
+        }
+    }
+}
+
+/// Defects, some by name.
+#[derive(Default)]
+struct Defects {
+    named: Vec<String>,
+    count: u64,
+}
+
+impl Defects {
+    const NAMED: usize = 10;
+
+    fn add(&mut self, defect: String) {
+        self.count += 1;
+        if self.named.len() < Self::NAMED {
+            self.named.push(defect);
+        }
+    }
+}
+
+impl Repository {
+    /// Reads a snapshot back as it is stored now. Changes nothing.
+    ///
+    /// # Errors
+    /// See [`VerifyError`]. A storage that fails in the middle is [`VerifyError::Read`], and no word about the snapshot.
+    pub fn verify(
+        &self,
+        snapshot: &SnapshotId,
+        depth: VerifyDepth,
+        progress: &dyn Progress,
+    ) -> Result<Verified, VerifyError> {
+        let unreadable =
+            |fault| VerifyError::Read { repository: self.shown().to_owned(), snapshot: snapshot.clone(), fault };
+        progress.step(Step::Verifying);
+        let indexed = self.indexed().map_err(unreadable)?;
+        let packs = list_ids(self.storage(), FileType::Pack).map_err(|err| unreadable(err.into()))?;
+        let packs: HashMap<Id, u64> = packs.into_iter().collect();
+        let root = snapshot_file(&indexed, snapshot).map_err(unreadable)?.tree;
+        let mut defects = Defects::default();
+        let (mut verified, blobs) = structure(&indexed, &packs, root, &mut defects, progress).map_err(unreadable)?;
+        progress.total(verified.bytes, verified.blobs);
+        match depth {
+            VerifyDepth::Structure => {}
+            VerifyDepth::Data => data(&indexed, &blobs, &mut defects, progress).map_err(unreadable)?,
+        }
+        verified.blobs = blobs.len() as u64;
+        if progress.should_stop() {
+            Err(VerifyError::Stopped)
+        } else if defects.count > 0 {
+            let (repository, snapshot) = (self.shown().to_owned(), snapshot.clone());
+            Err(VerifyError::Damaged { repository, snapshot, defects: defects.named, count: defects.count })
+        } else {
+            Ok(verified)
+        }
+    }
+}
+
+/// A damaged blob is a defect; a storage that fails is the end.
+fn defect_or_end(fault: Fault, defects: &mut Defects, of: &str) -> Result<(), Fault> {
+    match fault {
+        Fault::Damaged { what } => defects.add(format!("{of}: {what}")),
+        Fault::Storage(_) | Fault::Panicked { .. } => return Err(fault),
+    }
+    Ok(())
+}
+
+/// Reads every tree once, and looks every part of every file up.
+fn structure(
+    indexed: &Indexed,
+    packs: &HashMap<Id, u64>,
+    root: TreeId,
+    defects: &mut Defects,
+    progress: &dyn Progress,
+) -> Result<(Verified, Vec<DataId>), Fault> {
+    let mut verified = Verified::default();
+    let (mut trees, mut seen_trees, mut seen_data) = (vec![root], HashSet::from([root]), HashSet::new());
+    let mut blobs = Vec::new();
+    while let Some(id) = trees.pop() {
+        if progress.should_stop() {
+            break;
+        }
+        if let Err(defect) = present(indexed, packs, &id) {
+            defects.add(format!("tree {}: {defect}", hex(&id.into())));
+            continue;
+        }
+        let tree = match read_tree(indexed, id) {
+            Ok(tree) => tree,
+            Err(fault) => {
+                defect_or_end(fault, defects, "a tree")?;
+                continue;
+            }
+        };
+        verified.trees += 1;
+        for node in tree.nodes {
+            if node.is_dir() {
+                match node.subtree {
+                    Some(subtree) if seen_trees.insert(subtree) => trees.push(subtree),
+                    Some(_) => {}
+                    None => defects.add(format!("folder {:?} has no tree", node.name())),
+                }
+            }
+            for blob in node.content.iter().flatten().copied() {
+                if seen_data.insert(blob) {
+                    match present(indexed, packs, &blob) {
+                        Ok(bytes) => {
+                            verified.bytes += bytes;
+                            blobs.push(blob);
+                        }
+                        Err(defect) => defects.add(format!("a part of {:?}: {defect}", node.name())),
+                    }
+                }
+            }
+        }
+    }
+    Ok((verified, blobs))
+}
+
+/// Looks whether a blob is in the index and its pack is long enough; answers its size before compression.
+fn present<T>(indexed: &Indexed, packs: &HashMap<Id, u64>, id: &T) -> Result<u64, String>
+where
+    T: rustic_core::PackedId,
+{
+    let blob: rustic_core::BlobId = (*id).into();
+    let Ok(entry) = indexed.get_index_entry(id) else {
+        return Err(format!("blob {} is in no index", hex(&blob)));
+    };
+    let pack = entry.pack.to_hex();
+    let end = u64::from(entry.location.offset) + u64::from(entry.location.length);
+    match packs.get(&*entry.pack) {
+        None => Err(format!("pack {} is missing", pack.as_str())),
+        Some(size) if *size < end => Err(format!("pack {} is cut off after {size} bytes", pack.as_str())),
+        Some(_) => Ok(entry.data_length().into()),
+    }
+}
+
+/// Reads every part, on all cores.
+fn data(indexed: &Indexed, blobs: &[DataId], defects: &mut Defects, progress: &dyn Progress) -> Result<(), Fault> {
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(4));
+    let next = AtomicUsize::new(0);
+    let found = Mutex::new((defects, Ok(())));
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(id) = blobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if progress.should_stop() {
+                        return;
+                    }
+                    match read_data(indexed, *id) {
+                        Ok(content) => progress.bytes(content.len() as u64),
+                        Err(fault) => {
+                            let mut found = crate::backend::lock(&found);
+                            let ended = defect_or_end(fault, found.0, "a part of a file");
+                            if ended.is_err() {
+                                found.1 = ended;
+                                next.store(blobs.len(), Ordering::Relaxed);
+                            }
+                        }
+                    }
+                    progress.file_done();
+                }
+            });
+        }
+    });
+    found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).1
+}
