@@ -1,0 +1,36 @@
+# Everything a stranger needs: `make demo` shows lvault at work, `make test` proves a change.
+
+.PHONY: help setup build demo test deny clean
+
+# What runs the demo, for the engine that needs root: make demo ENGINE=image SUDO=sudo
+SUDO ?=
+ENGINE ?= auto
+DEMO_FLAGS ?=
+
+help:
+	@echo "make demo    build lvault and show it at work (ENGINE=auto|image|directory, SUDO=sudo for image, DEMO_FLAGS=--keep)"
+	@echo "make build   build target/release/lvault"
+	@echo "make test    format, lints, every test, generated files, the demo with both engines"
+	@echo "make deny    licences, advisories and sources of all dependencies (installs cargo-deny when it is missing)"
+	@echo "make setup   install the Debian or Ubuntu packages that are missing"
+	@echo "make clean   remove everything that was built"
+
+setup:
+	@scripts/setup.sh test
+
+build:
+	@scripts/setup.sh build
+	cargo build --locked --release --package lvault
+
+demo: build
+	$(SUDO) $${CARGO_TARGET_DIR:-target}/release/lvault demo --engine $(ENGINE) $(DEMO_FLAGS)
+
+test: setup
+	@scripts/test.sh
+
+deny:
+	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	cargo deny --locked check
+
+clean:
+	cargo clean

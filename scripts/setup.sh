@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# Installs the Debian or Ubuntu packages that are missing, and nothing else.
+#
+#   scripts/setup.sh build   what building and running takes
+#   scripts/setup.sh test    that, and what the tests compare lvault with (restic, kubectl) or need (ACLs, attributes)
+#
+# A package is missing when its program is: what was installed in another way is left alone.
+set -euo pipefail
+PATH="$PATH:/usr/sbin:/sbin"
+
+# program:package
+wanted="cc:gcc ld:binutils mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs fsfreeze:util-linux losetup:mount"
+case "${1:-build}" in
+build) ;;
+test) wanted="$wanted setfacl:acl setfattr:attr restic:restic kubectl:kubernetes-client" ;;
+*)
+    echo "usage: $0 build|test" >&2
+    exit 2
+    ;;
+esac
+
+missing=()
+for pair in $wanted; do
+    command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
+done
+
+if ((${#missing[@]} > 0)); then
+    if ! command -v apt-get >/dev/null; then
+        echo "setup: these packages are missing, and this is no Debian or Ubuntu: ${missing[*]}" >&2
+        echo "setup: install what your system calls them, then run make again" >&2
+        exit 1
+    fi
+    as_root=()
+    if [ "$(id -u)" != 0 ]; then
+        if ! command -v sudo >/dev/null; then
+            echo "setup: these packages are missing: ${missing[*]}" >&2
+            echo "setup: there is no sudo here; as root, run: apt-get install ${missing[*]}" >&2
+            exit 1
+        fi
+        as_root=(sudo)
+    fi
+    echo "setup: installing ${missing[*]}${as_root[*]:+ through sudo}"
+    "${as_root[@]}" apt-get update -qq
+    installable=()
+    for package in "${missing[@]}"; do
+        # Ubuntu has no kubectl among its packages: the tests that need it say what they leave out.
+        if [ "$package" = kubernetes-client ] && ! apt-cache show "$package" >/dev/null 2>&1; then
+            echo "setup: this system has no package kubernetes-client; tests with kubectl are LEFT OUT until kubectl is" >&2
+            echo "setup: installed by hand: https://kubernetes.io/docs/tasks/tools/install-kubectl-linux/" >&2
+        else
+            installable+=("$package")
+        fi
+    done
+    if ((${#installable[@]} > 0)); then
+        "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+            apt-get install --yes --no-install-recommends -qq -o Dpkg::Use-Pty=0 "${installable[@]}"
+    fi
+fi
+
+if ! command -v cargo >/dev/null; then
+    echo "setup: there is no cargo: install Rust from https://rustup.rs, then run make again" >&2
+    exit 1
+fi
+if [ "${1:-build}" = test ]; then
+    for tool in fmt clippy; do
+        if ! command -v "cargo-$tool" >/dev/null; then
+            component=$([ "$tool" = fmt ] && echo rustfmt || echo clippy)
+            if ! command -v rustup >/dev/null; then
+                echo "setup: cargo-$tool is missing: install the Rust component $component, then run make again" >&2
+                exit 1
+            fi
+            echo "setup: adding the Rust component $component"
+            rustup component add "$component"
+        fi
+    done
+fi
