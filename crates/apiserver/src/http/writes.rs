@@ -1,0 +1,169 @@
+//! Writing: from a request to the work that the writer does, and back.
+//!
+//! Holds: whatever can be refused without looking at what is stored is refused before the writer hears of it.
+
+use std::sync::Arc;
+
+use http::{Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::body::{ApiBody, object};
+use super::route::Place;
+use super::{Asked, accept, json as json_response, reads, warn};
+use crate::list::Page;
+use crate::patch::Patch;
+use crate::present::Presenter;
+use crate::refusal::Refusal;
+use crate::server::Server;
+use crate::store::writer::Work;
+use crate::verbs;
+use crate::verbs::delete::{DeleteOptions, Propagation};
+use crate::verbs::update::{Change, Part};
+use crate::verbs::{Answer, FieldValidation, Outcome, Target, WriteOptions};
+
+fn options(asked: &Asked) -> Result<WriteOptions, Refusal> {
+    let dry_run = match asked.query.get("dryRun") {
+        "" => false,
+        "All" => true,
+        other => {
+            return Err(Refusal::BadRequest(format!(
+                "dryRun: Unsupported value: {other:?}: supported values: \"All\""
+            )));
+        }
+    };
+    let field_validation = match asked.query.get("fieldValidation") {
+        "" | "Warn" => FieldValidation::Warn,
+        "Ignore" => FieldValidation::Ignore,
+        "Strict" => FieldValidation::Strict,
+        other => {
+            return Err(Refusal::BadRequest(format!(
+                "fieldValidation: Unsupported value: {other:?}: supported values: \"\", \"Ignore\", \"Strict\", \"Warn\""
+            )));
+        }
+    };
+    Ok(WriteOptions { dry_run, field_validation })
+}
+
+fn target(place: &Place) -> Target {
+    Target { view: place.view, namespace: place.namespace.clone(), name: place.name.clone().unwrap_or_default() }
+}
+
+fn part(place: &Place) -> Part {
+    if place.status { Part::Status } else { Part::Main }
+}
+
+pub(super) async fn create(server: &Server, asked: Asked, place: Place) -> Result<Response<ApiBody>, Refusal> {
+    if place.namespace.is_empty() && server.core.registry.resource_of(place.view).namespaced {
+        return Err(Refusal::MethodNotAllowed);
+    }
+    let options = options(&asked)?;
+    let body = object(&accept::content_type(&asked.headers), &asked.body)?;
+    let (core, target) = (Arc::clone(&server.core), target(&place));
+    let work: Work = Box::new(move |tx| verbs::create::create(&core, tx, target, options, body));
+    submit(server, &asked, &place, options, work).await
+}
+
+pub(super) async fn replace(server: &Server, asked: Asked, place: Place) -> Result<Response<ApiBody>, Refusal> {
+    let body = object(&accept::content_type(&asked.headers), &asked.body)?;
+    change(server, asked, place, Change::Replace(body)).await
+}
+
+pub(super) async fn patch(server: &Server, asked: Asked, place: Place) -> Result<Response<ApiBody>, Refusal> {
+    let nature = server.core.registry.resource_of(place.view).nature;
+    let patch = Patch::parse(&accept::content_type(&asked.headers), nature, &asked.body)?;
+    change(server, asked, place, Change::Patch(patch)).await
+}
+
+async fn change(server: &Server, asked: Asked, place: Place, change: Change) -> Result<Response<ApiBody>, Refusal> {
+    let options = options(&asked)?;
+    let (core, target, part) = (Arc::clone(&server.core), target(&place), part(&place));
+    let work: Work = Box::new(move |tx| verbs::update::update(&core, tx, target, options, part, change));
+    submit(server, &asked, &place, options, work).await
+}
+
+pub(super) async fn delete(server: &Server, asked: Asked, place: Place) -> Result<Response<ApiBody>, Refusal> {
+    let options = delete_options(&asked)?;
+    let (core, target, write) = (Arc::clone(&server.core), target(&place), options.write);
+    let work: Work = Box::new(move |tx| verbs::delete::delete(&core, tx, target, &options));
+    submit(server, &asked, &place, write, work).await
+}
+
+pub(super) async fn delete_all(server: &Server, asked: Asked, place: Place) -> Result<Response<ApiBody>, Refusal> {
+    if place.namespace.is_empty() && server.core.registry.resource_of(place.view).namespaced {
+        return Err(Refusal::MethodNotAllowed);
+    }
+    let options = delete_options(&asked)?;
+    let filter = reads::filter(server, &asked, &place)?;
+    let (core, target, write) = (Arc::clone(&server.core), target(&place), options.write);
+    let work: Work = Box::new(move |tx| {
+        verbs::delete::delete_all(&core, tx, target, &options, |key, stored| filter.accepts_key(key, stored))
+    });
+    submit(server, &asked, &place, write, work).await
+}
+
+/// Options of a deletion, from its body and its query; the body counts where both speak.
+fn delete_options(asked: &Asked) -> Result<DeleteOptions, Refusal> {
+    let mut write = options(asked)?;
+    let body = match asked.body.is_empty() {
+        true => json!({}),
+        false => object(&accept::content_type(&asked.headers), &asked.body)?,
+    };
+    if !body.is_object() {
+        return Err(Refusal::BadRequest(String::from("the body of a DELETE has to be DeleteOptions")));
+    }
+    if !matches!(body["kind"].as_str(), None | Some("DeleteOptions")) {
+        let found = &body["kind"];
+        return Err(Refusal::BadRequest(format!("the body of a DELETE has to be DeleteOptions, found kind {found}")));
+    }
+    match body["dryRun"].as_array().map(Vec::as_slice) {
+        None | Some([]) => {}
+        Some([only]) if only == "All" => write.dry_run = true,
+        Some(_) => return Err(Refusal::BadRequest(String::from("dryRun: supported values: \"All\""))),
+    }
+    let text = |value: &Value| value.as_str().map(String::from);
+    let policy = body["propagationPolicy"].as_str().unwrap_or_else(|| asked.query.get("propagationPolicy"));
+    let orphan = body["orphanDependents"].as_bool().unwrap_or(asked.query.flag("orphanDependents")?);
+    let propagation = match policy {
+        "" if orphan => Propagation::Orphan,
+        "" | "Background" => Propagation::Background,
+        "Foreground" => Propagation::Foreground,
+        "Orphan" => Propagation::Orphan,
+        other => {
+            return Err(Refusal::BadRequest(format!(
+                "propagationPolicy: Unsupported value: {other:?}: supported values: \"Background\", \"Foreground\", \"Orphan\""
+            )));
+        }
+    };
+    let preconditions = &body["preconditions"];
+    let (uid, resource_version) = (text(&preconditions["uid"]), text(&preconditions["resourceVersion"]));
+    Ok(DeleteOptions { write, propagation, uid, resource_version })
+}
+
+async fn submit(
+    server: &Server,
+    asked: &Asked,
+    place: &Place,
+    options: WriteOptions,
+    work: Work,
+) -> Result<Response<ApiBody>, Refusal> {
+    let presenter = reads::presenter(server, asked, place)?;
+    let outcome = server.writer.submit(&server.shared, work, options.dry_run).await?;
+    Ok(respond(server, &presenter, outcome))
+}
+
+fn respond(server: &Server, presenter: &Presenter, outcome: Outcome) -> Response<ApiBody> {
+    let now = server.core.sources.now();
+    let bytes = match outcome.answer {
+        Answer::Object(stored) => presenter.object(&stored, now),
+        Answer::Imagined(object) => presenter.imagined(&object, now),
+        Answer::Status(document) => document.to_string().into_bytes(),
+        Answer::Objects(items) => {
+            let revision = server.shared.read().revision();
+            presenter.list(&Page { revision, items, more: None, remaining: None }, now)
+        }
+    };
+    let code = StatusCode::from_u16(outcome.code).unwrap_or(StatusCode::OK);
+    let mut response = json_response(code, bytes);
+    warn(&mut response, &outcome.warnings);
+    response
+}

@@ -1,0 +1,202 @@
+//! One API server: opening it, using it, closing it.
+//!
+//! Holds: when `open` returns, everything that was acknowledged before is there, and the two namespaces that always exist
+//! exist.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::http::service::ApiService;
+use crate::metadata;
+use crate::registry::{Nature, Registry, RegistryError};
+use crate::schema::shape;
+use crate::sources::{Clock, Identifiers, Sources, system_clock};
+use crate::store::file::{FileError, Loaded, ObjectFile};
+use crate::store::writer::{Shared, Writer};
+use crate::store::{State, Stored};
+use crate::verbs::{Core, FieldValidation, Target, WriteOptions, create};
+
+/// Where objects are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Storage {
+    /// In this file; an answered write is on disk. Its folder has to exist.
+    File(PathBuf),
+    /// In memory only, written in the caller's task: for tests and simulations, also under paused time.
+    Memory,
+}
+
+/// What a server is made of.
+#[derive(Clone)]
+pub struct Config {
+    /// Where objects are kept.
+    pub storage: Storage,
+    /// CustomResourceDefinition documents (`apiextensions.k8s.io/v1`) of the kinds to serve beside the built-in ones. Group
+    /// "" is allowed, so that a test may declare Pods.
+    pub crds: Vec<Value>,
+    /// How many changes a watch can catch up on, at most. Independent of it, 32 MiB of changes are kept at most.
+    pub watch_history: usize,
+    /// How long events are kept.
+    pub event_lifetime: Duration,
+    /// The clock.
+    pub clock: Clock,
+    /// Where UIDs and generated names come from.
+    pub identifiers: Identifiers,
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Config").field("storage", &self.storage).finish_non_exhaustive()
+    }
+}
+
+impl Config {
+    /// A server in a file.
+    pub fn in_file(file: impl Into<PathBuf>, crds: Vec<Value>) -> Config {
+        Config { storage: Storage::File(file.into()), ..Config::in_memory(crds) }
+    }
+
+    /// A server in memory.
+    pub fn in_memory(crds: Vec<Value>) -> Config {
+        Config {
+            storage: Storage::Memory,
+            crds,
+            watch_history: 8192,
+            event_lifetime: Duration::from_secs(60 * 60),
+            clock: system_clock(),
+            identifiers: Identifiers::Random,
+        }
+    }
+}
+
+/// Why a server cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A kind cannot be registered.
+    #[error("cannot register the kinds to serve")]
+    Registry(#[from] RegistryError),
+    /// The file cannot be used. Nothing was changed in it.
+    #[error("cannot open the store")]
+    File(#[from] FileError),
+    /// The thread that writes could not be started.
+    #[error("cannot start the thread that writes the store")]
+    Thread(#[source] std::io::Error),
+    /// The namespaces that always exist could not be made.
+    #[error("cannot create the namespace {name}: {why}")]
+    Namespace {
+        /// Which one.
+        name: &'static str,
+        /// What the server said.
+        why: String,
+    },
+}
+
+/// What all handles of one server share.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) core: Arc<Core>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) writer: Writer,
+}
+
+impl Server {
+    pub(crate) fn is_closed(&self) -> bool {
+        self.shared.subscribe().borrow().closed
+    }
+}
+
+/// An embedded API server. Cheap to clone; all clones are one server. When the last handle, service and listener are gone,
+/// the file is released in the background; [`ApiServer::close`] waits for it.
+#[derive(Debug, Clone)]
+pub struct ApiServer {
+    pub(crate) server: Arc<Server>,
+}
+
+impl ApiServer {
+    /// Opens a server. A file that is not there is created; one that is open elsewhere, damaged, foreign or newer is
+    /// refused and left alone. Idempotent; after a crash in the middle the next open continues.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open(config: Config) -> Result<ApiServer, OpenError> {
+        let registry = Arc::new(Registry::build(&config.crds)?);
+        let (file, loaded) = match &config.storage {
+            Storage::Memory => (None, Loaded::default()),
+            Storage::File(path) => {
+                let (file, loaded) = ObjectFile::open(path, &registry)?;
+                (Some(file), loaded)
+            }
+        };
+        for resource in &loaded.unclaimed {
+            tracing::warn!(
+                resource,
+                "the store holds objects of a kind that is not registered; they are kept, not served"
+            );
+        }
+        let state = restore(&registry, loaded, config.watch_history);
+        let shared = Arc::new(Shared::new(Arc::clone(&registry), state));
+        let writer = match file {
+            None => Writer::in_memory(),
+            Some(file) => Writer::into_file(Arc::clone(&shared), file).map_err(OpenError::Thread)?,
+        };
+        let core = Arc::new(Core {
+            registry,
+            sources: Sources::new(config.clock, config.identifiers),
+            event_lifetime: config.event_lifetime,
+            last_sweep: AtomicI64::new(0),
+        });
+        let server = ApiServer { server: Arc::new(Server { core, shared, writer }) };
+        for name in ["default", "kube-system"] {
+            server.ensure_namespace(name).await?;
+        }
+        Ok(server)
+    }
+
+    /// The API as a service, with the rights of the owner.
+    pub fn service(&self) -> ApiService {
+        ApiService::new(Arc::clone(&self.server))
+    }
+
+    /// Closes the server: writes that were taken are finished, later ones refused with 503, watches end, and the file is
+    /// released. Idempotent. Reads go on answering what was there.
+    pub async fn close(&self) {
+        self.server.writer.close(&self.server.shared).await;
+    }
+
+    async fn ensure_namespace(&self, name: &'static str) -> Result<(), OpenError> {
+        let core = Arc::clone(&self.server.core);
+        let Some(view) = core.registry.find_nature(Nature::Namespace).map(|id| core.registry.resource(id).storage)
+        else {
+            return Ok(());
+        };
+        let target = Target { view, namespace: String::new(), name: String::new() };
+        let options = WriteOptions { dry_run: false, field_validation: FieldValidation::Ignore };
+        let object = json!({"metadata": {"name": name}});
+        let work = Box::new(move |tx: &mut crate::store::transaction::Transaction<'_>| {
+            create::create(&core, tx, target, options, object)
+        });
+        match self.server.writer.submit(&self.server.shared, work, false).await {
+            Ok(_) => Ok(()),
+            Err(crate::refusal::Refusal::AlreadyExists { .. }) => Ok(()),
+            Err(refusal) => Err(OpenError::Namespace { name, why: refusal.to_string() }),
+        }
+    }
+}
+
+/// Memory as the file has it. Defaults that were declared since an object was written are shown from now on, and become
+/// part of it with its next write.
+fn restore(registry: &Registry, loaded: Loaded, watch_history: usize) -> State {
+    let mut state = State::new(registry, loaded.revision, watch_history);
+    for (key, json) in loaded.objects {
+        let resource = registry.resource(key.resource);
+        let mut object: Value = serde_json::from_slice(&json).unwrap_or_default();
+        let revision = metadata::text(&object, "resourceVersion").parse().unwrap_or(loaded.revision);
+        shape::default_in(&registry.view(resource.storage).schema, &mut object);
+        let stored = Stored::of(resource, object, revision);
+        state.load(key, Arc::new(stored));
+    }
+    state
+}
