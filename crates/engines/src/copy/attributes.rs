@@ -22,18 +22,18 @@ pub(super) enum Node<'n> {
     Named(BorrowedFd<'n>, &'n CStr),
 }
 
-/// Gives `into` the attributes of `from`. In this order: a change of owner clears setuid and capabilities, and all of it
-/// changes times.
+/// Gives `into` the attributes of `from`. In this order: a change of owner clears setuid and capabilities; what may not be
+/// written to takes no attributes of a user; and all of it changes times.
 pub(super) fn carry_over(from: Node<'_>, into: Node<'_>, stat: &Statx, root: bool) -> Result<(), Errno> {
     let mode = Mode::from_raw_mode(stat.stx_mode.into());
     let is_link = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::Symlink;
     if root {
         into.chown(Uid::from_raw(stat.stx_uid), Gid::from_raw(stat.stx_gid))?;
     }
+    carry_xattrs(from, into, root)?;
     if !is_link {
         into.chmod(mode)?;
     }
-    carry_xattrs(from, into, root)?;
     let time = |time: rustix::fs::StatxTimestamp| Timespec { tv_sec: time.tv_sec, tv_nsec: time.tv_nsec.into() };
     into.set_times(&Timestamps { last_access: time(stat.stx_atime), last_modification: time(stat.stx_mtime) })
 }

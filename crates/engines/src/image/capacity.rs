@@ -11,6 +11,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use lvault_core::{Bytes, VolumeId};
 use rustix::fs::statvfs;
@@ -18,6 +19,10 @@ use rustix::fs::statvfs;
 use super::pool::Pool;
 use crate::engine::{Access, Capacity};
 use crate::error::EngineError;
+
+/// How long XFS may take to free what was removed: it does so after the removal has returned. Only then is a request
+/// refused for what is not free.
+const FREEING: Duration = Duration::from_millis(500);
 
 /// Room that is promised to volumes still in the making, and to growths under way.
 #[derive(Debug, Default)]
@@ -31,21 +36,36 @@ pub(super) struct Promise<'p> {
 }
 
 impl Promises {
-    /// Keeps room for a volume, or says how much there is. Nothing slow happens meanwhile: nobody waits here for a tool.
+    /// Keeps room for a volume, or says how much there is.
     pub(super) fn keep(&self, pool: &Pool, id: &VolumeId, asked: Bytes) -> Result<Promise<'_>, EngineError> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let available = capacity(pool, kept.values().sum())?.available;
-        if asked > available {
-            return Err(EngineError::NoSpace { id: id.clone(), asked, available });
+        let started = Instant::now();
+        loop {
+            let room = self.try_keep(pool, id, asked)?;
+            if asked <= room.available() {
+                return Ok(Promise { promises: self, id: id.clone() });
+            }
+            if asked.0 > room.unpromised || started.elapsed() > FREEING {
+                return Err(EngineError::NoSpace { id: id.clone(), asked, available: room.available() });
+            }
+            std::thread::sleep(FREEING / 10);
         }
-        kept.insert(id.clone(), asked.0);
-        Ok(Promise { promises: self, id: id.clone() })
+    }
+
+    /// Looks and takes in one step. Nobody waits here for a tool.
+    fn try_keep(&self, pool: &Pool, id: &VolumeId, asked: Bytes) -> Result<Unkept, EngineError> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = unkept(pool, kept.values().sum())?;
+        if asked <= room.available() {
+            kept.insert(id.clone(), asked.0);
+        }
+        Ok(room)
     }
 
     /// The pool's room now.
     pub(super) fn capacity(&self, pool: &Pool) -> Result<Capacity, EngineError> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).values().sum();
-        capacity(pool, kept)
+        let room = unkept(pool, kept)?;
+        Ok(Capacity { total: Bytes(room.total), available: room.available() })
     }
 }
 
@@ -57,13 +77,19 @@ impl Drop for Promise<'_> {
 
 /// Refuses a snapshot when the pool has less than a twentieth left, or less than 32 MiB.
 pub(super) fn room_to_share(pool: &Pool, source: &VolumeId) -> Result<(), EngineError> {
-    let room = room(pool)?;
-    let least = (room.total / 20).max(32 << 20);
-    if room.free < least {
-        let (free, least) = (Bytes(room.free), Bytes(least));
-        return Err(EngineError::PoolNearlyFull { source_id: source.clone(), free, least });
+    let started = Instant::now();
+    loop {
+        let room = room(pool)?;
+        let least = (room.total / 20).max(32 << 20);
+        if room.free >= least {
+            return Ok(());
+        }
+        if started.elapsed() > FREEING {
+            let (free, least) = (Bytes(room.free), Bytes(least));
+            return Err(EngineError::PoolNearlyFull { source_id: source.clone(), free, least });
+        }
+        std::thread::sleep(FREEING / 10);
     }
-    Ok(())
 }
 
 /// In bytes: what the pool has in all, and what can really be written to it yet.
@@ -87,7 +113,22 @@ fn asked(path: &Path) -> Result<rustix::fs::StatVfs, EngineError> {
     statvfs(path).map_err(EngineError::io("asking for the free space of", path))
 }
 
-fn capacity(pool: &Pool, kept: u64) -> Result<Capacity, EngineError> {
+/// What may still be promised, in bytes.
+struct Unkept {
+    total: u64,
+    /// By the sizes of all volumes.
+    unpromised: u64,
+    /// By what is really free, less what volumes have not written yet.
+    unwritten: u64,
+}
+
+impl Unkept {
+    fn available(&self) -> Bytes {
+        Bytes(self.unpromised.min(self.unwritten))
+    }
+}
+
+fn unkept(pool: &Pool, kept: u64) -> Result<Unkept, EngineError> {
     let room = room(pool)?;
     let store = pool.store()?;
     let (mut promised, mut unwritten) = (kept, kept);
@@ -103,8 +144,11 @@ fn capacity(pool: &Pool, kept: u64) -> Result<Capacity, EngineError> {
     }
     // The pool's own records of what is where grow with what is written.
     let margin = room.total / 50;
-    let available = room.total.saturating_sub(promised).min(room.free.saturating_sub(unwritten));
-    Ok(Capacity { total: Bytes(room.total), available: Bytes(available.saturating_sub(margin)) })
+    Ok(Unkept {
+        total: room.total,
+        unpromised: room.total.saturating_sub(promised).saturating_sub(margin),
+        unwritten: room.free.saturating_sub(unwritten).saturating_sub(margin),
+    })
 }
 
 /// The bytes of storage a file takes: none when it is gone.

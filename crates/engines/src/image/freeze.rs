@@ -167,3 +167,162 @@ impl Drop for Guard {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, File};
+    use std::path::PathBuf;
+
+    /// An ext4 filesystem of its own, unmounted and removed when dropped.
+    struct Mounted {
+        _folder: tempfile::TempDir,
+        point: PathBuf,
+        tools: Tools,
+    }
+
+    impl Mounted {
+        /// `None`, said loudly, without root.
+        fn new() -> Option<Mounted> {
+            if !rustix::process::geteuid().is_root() {
+                eprintln!("SKIPPED, NOT TESTED: freezing needs root");
+                return None;
+            }
+            let folder = tempfile::tempdir().unwrap();
+            let (image, point) = (folder.path().join("image"), folder.path().join("mnt"));
+            File::create(&image).unwrap().set_len(32 << 20).unwrap();
+            fs::create_dir(&point).unwrap();
+            let tools = Tools::find(Duration::from_secs(30));
+            tools.run(Tool::MkfsExt4, &[OsStr::new("-q"), image.as_os_str()], None, "mkfs").unwrap();
+            let args = [OsStr::new("-o"), OsStr::new("loop"), image.as_os_str(), point.as_os_str()];
+            tools.run(Tool::Mount, &args, None, "mount").unwrap().ok("mount", Retry::Never).unwrap();
+            Some(Mounted { _folder: folder, point, tools })
+        }
+
+        /// How long a write takes, done by a thread so that a frozen filesystem does not hang the test.
+        fn write_within(&self, limit: Duration) -> bool {
+            let file = self.point.join("file");
+            let (done, heard) = std::sync::mpsc::channel();
+            std::thread::spawn(move || done.send(fs::write(file, "x").is_ok()));
+            heard.recv_timeout(limit) == Ok(true)
+        }
+    }
+
+    impl Drop for Mounted {
+        fn drop(&mut self) {
+            let _thawed = thaw(&self.tools, &self.point);
+            std::thread::sleep(Duration::from_millis(50));
+            let _unmounted = rustix::mount::unmount(&self.point, rustix::mount::UnmountFlags::DETACH);
+        }
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn writers_wait_while_it_is_frozen_and_go_on_after() {
+        let Some(mounted) = Mounted::new() else { return };
+        let waited = while_frozen(&mounted.tools, &mounted.point, 5 * SECOND, || {
+            Ok(!mounted.write_within(Duration::from_millis(200)))
+        });
+        assert!(waited.unwrap(), "a write went through");
+        assert!(mounted.write_within(SECOND));
+        assert!(!thaw(&mounted.tools, &mounted.point).unwrap(), "it is not frozen any more");
+    }
+
+    #[test]
+    fn work_that_takes_longer_than_the_budget_counts_for_nothing_and_writers_go_on_meanwhile() {
+        let Some(mounted) = Mounted::new() else { return };
+        let budget = Duration::from_millis(200);
+        let mut wrote = false;
+        let outcome = while_frozen(&mounted.tools, &mounted.point, budget, || {
+            std::thread::sleep(2 * budget);
+            wrote = mounted.write_within(SECOND);
+            Ok(())
+        });
+        assert!(matches!(outcome, Err(NotFrozen::Budget)), "{outcome:?}");
+        assert!(wrote, "writers had to wait for work that was given up");
+    }
+
+    #[test]
+    fn failed_work_thaws_and_says_its_own_error() {
+        let Some(mounted) = Mounted::new() else { return };
+        let failing = || Err::<(), _>(EngineError::NeedsRoot);
+        let outcome = while_frozen(&mounted.tools, &mounted.point, SECOND, failing);
+        assert!(matches!(outcome, Err(NotFrozen::Work(EngineError::NeedsRoot))), "{outcome:?}");
+        let panicked = std::panic::catch_unwind(|| {
+            while_frozen(&mounted.tools, &mounted.point, 30 * SECOND, || -> Result<(), _> { panic!("in the middle") })
+        });
+        assert!(panicked.is_err());
+        assert!(mounted.write_within(SECOND));
+    }
+
+    #[test]
+    fn what_somebody_else_has_frozen_is_not_thawed() {
+        let Some(mounted) = Mounted::new() else { return };
+        let args = [OsStr::new("--freeze"), mounted.point.as_os_str()];
+        mounted.tools.run(Tool::Fsfreeze, &args, None, "freeze").unwrap().ok("freeze", Retry::Never).unwrap();
+        let outcome = while_frozen(&mounted.tools, &mounted.point, SECOND, || Ok(()));
+        let Err(NotFrozen::Failed(reason)) = outcome else { panic!("{outcome:?}") };
+        assert!(reason.contains("busy"), "{reason}");
+        assert!(thaw(&mounted.tools, &mounted.point).unwrap(), "it was still frozen");
+    }
+
+    /// The process that holds the freeze, or its guard, is killed in the middle.
+    #[test]
+    fn a_killed_holder_and_a_killed_guard_leave_nothing_frozen() {
+        let Some(mounted) = Mounted::new() else { return };
+        let mut holder = holder_process(&mounted.point);
+        assert!(!mounted.write_within(Duration::from_millis(200)), "the holder does not hold");
+        holder.kill().unwrap();
+        holder.wait().unwrap();
+        assert!(mounted.write_within(SECOND), "frozen after its holder was killed");
+
+        let outcome = while_frozen(&mounted.tools, &mounted.point, 30 * SECOND, || {
+            kill_guard(&mounted.point);
+            Ok(())
+        });
+        assert!(matches!(outcome, Err(NotFrozen::Failed(_))), "{outcome:?}");
+        assert!(mounted.write_within(SECOND), "frozen after its guard was killed");
+    }
+
+    const POINT: &str = "LVAULT_ENGINES_FREEZE_POINT";
+
+    #[expect(clippy::disallowed_methods, reason = "the test starts itself again")]
+    fn holder_process(point: &Path) -> Child {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "image::freeze::tests::holds_until_killed", "--nocapture"]).env(POINT, point);
+        let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+        assert!(lines.any(|line| line.unwrap().contains("holding")), "the holder never froze");
+        child
+    }
+
+    /// Not a test by itself: the process that is killed.
+    #[test]
+    fn holds_until_killed() {
+        let Ok(point) = std::env::var(POINT) else { return };
+        let tools = Tools::find(Duration::from_secs(30));
+        let outcome = while_frozen(&tools, Path::new(&point), 60 * SECOND, || {
+            println!("holding");
+            std::thread::sleep(60 * SECOND);
+            Ok(())
+        });
+        panic!("it was not killed: {outcome:?}");
+    }
+
+    /// Kills the guard of this mount and what it runs, as an administrator might.
+    fn kill_guard(point: &Path) {
+        let is_guard = |pid: &u32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let arguments: Vec<_> = line.split(|byte| *byte == 0).collect();
+            arguments.contains(&b"lvault-freeze".as_slice())
+                && arguments.contains(&point.as_os_str().as_encoded_bytes())
+        };
+        let processes = fs::read_dir("/proc").unwrap().flatten();
+        let guards = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_guard);
+        let guards: Vec<u32> = guards.collect();
+        assert_eq!(guards.len(), 1, "{guards:?}");
+        let pid = rustix::process::Pid::from_raw(guards[0].try_into().unwrap()).unwrap();
+        rustix::process::kill_process_group(pid, rustix::process::Signal::KILL).unwrap();
+    }
+}
