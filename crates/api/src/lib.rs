@@ -9,6 +9,7 @@ pub mod keys;
 mod quantity;
 pub mod status;
 mod storage;
+pub mod task;
 mod transfer;
 mod volume;
 

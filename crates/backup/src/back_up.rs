@@ -182,11 +182,14 @@ impl Repository {
         }
         progress.step(Step::Copying);
         let (opened, gate) = self.session_with_progress(&progress).map_err(|fault| self.back_up_error(fault))?;
-        let shared = Shared::new(Arc::clone(&gate), progress, hook);
+        let shared = Shared::new(Arc::clone(&gate), Arc::clone(&progress), hook);
         let source =
             Source::open(&what.root, &what.as_path, Arc::clone(&shared)).map_err(|err| root_error(what, &err))?;
         let archived = archive(opened, &source, what);
         let file = self.complete(archived, &shared, &gate, what)?;
+        if !progress.may_commit() {
+            return Err(BackUpError::Stopped);
+        }
         let snapshot = self.commit(&gate, &what.key)?;
         Ok(report(snapshot, &file, &shared, &gate))
     }

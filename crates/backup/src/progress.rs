@@ -29,6 +29,12 @@ pub trait Progress: Send + Sync {
     fn should_stop(&self) -> bool {
         false
     }
+    /// Whether the backup may become visible: asked once, when all data is stored and directly before the snapshot file is
+    /// written. It may block, for as long as the answer takes to find. After `false` the backup ends with a `Stopped`
+    /// error and leaves no snapshot.
+    fn may_commit(&self) -> bool {
+        true
+    }
 }
 
 /// Progress that nobody looks at.

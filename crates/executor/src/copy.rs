@@ -1,0 +1,350 @@
+//! The work itself, on a thread that may block: into the repository, out of it, or removing what is in it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use lvault_api::task::{MountedFolder, Task, Work};
+use lvault_api::{Progress as Written, SnapshotBackupStorageSpec};
+use lvault_backup::{
+    BackUp, BackUpError, CauseKind, ChangeDetection, Host, Key, Location, OpenError, Password, Progress, Repository,
+    RepositoryPath, RestoreError, Retry, Snapshot, SourcePath, Step, VerifyDepth,
+};
+use lvault_core::Bytes;
+
+use crate::meter::Meter;
+
+/// What a finished piece of work says of itself.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Copied {
+    /// The id of the repository's snapshot; empty after a removal.
+    pub snapshot: String,
+    /// For people.
+    pub message: String,
+    /// The final counts, where they are known better than by counting along.
+    pub progress: Option<Written>,
+    /// How many snapshots were removed.
+    pub removed: usize,
+}
+
+/// Why the work ended without a result, after everything that could help was tried.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct CopyError {
+    /// A stable word for `status.*.error.code`.
+    pub code: &'static str,
+    /// What was tried, what happened, and what to do next.
+    pub message: String,
+}
+
+impl CopyError {
+    fn new(code: &'static str, message: impl Into<String>) -> Self {
+        CopyError { code, message: message.into() }
+    }
+
+    pub(crate) fn ended() -> Self {
+        CopyError::new("Unexpected", "the copying thread ended without a result; see the executor's log")
+    }
+}
+
+/// Does the work of a task.
+pub trait CopyWork: Send + Sync + 'static {
+    /// Blocks until the work is done or cannot be done. `may_commit` is asked once before anything becomes visible.
+    fn copy(&self, task: &Task, meter: &Arc<Meter>, may_commit: &MayCommit) -> Result<Copied, CopyError>;
+}
+
+/// Whether the claim still holds; asked directly before a commit.
+pub type MayCommit = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// The work on real repositories.
+pub struct Repositories;
+
+impl CopyWork for Repositories {
+    fn copy(&self, task: &Task, meter: &Arc<Meter>, may_commit: &MayCommit) -> Result<Copied, CopyError> {
+        copy_work(task, meter, may_commit)
+    }
+}
+
+/// Does the work of a task on a real repository. Idempotent: a commit of the same attempt is found and adopted, a
+/// half-filled volume is filled anew, what is removed already stays removed.
+pub fn copy_work(task: &Task, meter: &Arc<Meter>, may_commit: &MayCommit) -> Result<Copied, CopyError> {
+    let place = Place::of(task)?;
+    match &task.work {
+        Work::Backup { attempt, folder, host, as_path, copies, .. } => {
+            let back_up = BackUp {
+                root: PathBuf::new(),
+                as_path: SourcePath::new(as_path.as_str()).map_err(|e| invalid(&e))?,
+                host: Host::new(host.as_str()).map_err(|e| invalid(&e))?,
+                key: Key::new(task.uid.as_str(), *attempt).map_err(|e| invalid(&e))?,
+                tags: Vec::new(),
+                time: Timestamp::now(),
+                change_detection: match copies {
+                    true => ChangeDetection::ModificationTime,
+                    false => ChangeDetection::ChangeTime,
+                },
+            };
+            let progress = Arc::new(Watched { meter: Arc::clone(meter), may_commit: Arc::clone(may_commit) });
+            retrying(meter, || place.back_up(&back_up, folder, &progress))
+        }
+        Work::Restore { folder, snapshot, size, .. } => {
+            let progress = Arc::new(Watched { meter: Arc::clone(meter), may_commit: Arc::clone(may_commit) });
+            retrying(meter, || place.restore(snapshot, folder, Bytes(*size), &progress))
+        }
+        Work::Forget => retrying(meter, || place.forget(&task.uid)),
+    }
+}
+
+/// An error, and whether the same work may succeed later without anybody acting.
+struct Failed {
+    error: CopyError,
+    later: bool,
+}
+
+impl Failed {
+    fn new(code: &'static str, error: &dyn std::error::Error, retry: Retry) -> Self {
+        Failed { error: CopyError::new(code, error.to_string()), later: retry == Retry::Later }
+    }
+}
+
+/// How often work whose cause of failure may pass is tried.
+const TRIES: u32 = 5;
+
+fn retrying(meter: &Meter, work: impl Fn() -> Result<Copied, Failed>) -> Result<Copied, CopyError> {
+    let mut pause = Duration::from_secs(1);
+    for _ in 1..TRIES {
+        match work() {
+            Ok(copied) => return Ok(copied),
+            Err(failed) if !failed.later || meter.should_stop() => return Err(failed.error),
+            Err(failed) => tracing::warn!("{}; trying again in {} s", failed.error, pause.as_secs()),
+        }
+        meter.restart();
+        std::thread::sleep(pause);
+        pause *= 2;
+    }
+    work().map_err(|failed| failed.error)
+}
+
+/// The repository of a task.
+struct Place {
+    location: Location,
+    path: RepositoryPath,
+    password: Password,
+}
+
+impl Place {
+    fn of(task: &Task) -> Result<Self, CopyError> {
+        let location = location(&task.storage_spec)?;
+        let path = RepositoryPath::parse(task.path.as_str()).map_err(|e| invalid(&e))?;
+        let password = Password::new(task.password.0.as_str())
+            .map_err(|e| CopyError::new("InvalidPassword", format!("the storage {}: {e}", task.storage)))?;
+        Ok(Place { location, path, password })
+    }
+
+    fn back_up(&self, what: &BackUp, folder: &MountedFolder, progress: &Arc<Watched>) -> Result<Copied, Failed> {
+        let open = Repository::open_or_init(&self.location, &self.path, &self.password);
+        let repository = open.map_err(|e| open_failed(&e))?;
+        let found = repository.find(&what.key).map_err(|e| Failed::new("RepositoryError", &e, e.retry()))?;
+        if let Some(snapshot) = found {
+            return adopt(&repository, &snapshot, progress);
+        }
+        let root = checked(folder)?;
+        let what = BackUp { root, ..what.clone() };
+        let watched: Arc<dyn Progress> = Arc::clone(progress) as Arc<dyn Progress>;
+        let report = match repository.back_up(&what, watched) {
+            Ok(report) => report,
+            Err(BackUpError::AlreadyCommitted { .. }) => {
+                let found = repository.find(&what.key).map_err(|e| Failed::new("RepositoryError", &e, e.retry()))?;
+                let vanished = || CopyError::new("RepositoryError", "a commit was there and is gone again");
+                return adopt(&repository, &found.ok_or_else(|| Failed { error: vanished(), later: true })?, progress);
+            }
+            Err(error) => return Err(back_up_failed(&error)),
+        };
+        verify(&repository, &report.snapshot, progress)?;
+        let parent = match &report.parent {
+            Some(parent) => format!("compared with {}", short(parent.as_str())),
+            None => "the first of its volume".to_owned(),
+        };
+        let message = format!(
+            "snapshot {} holds {} in {} files ({parent}); {} were read, {} stored",
+            short(report.snapshot.as_str()),
+            Bytes(report.total_bytes),
+            report.files,
+            Bytes(report.read_bytes),
+            Bytes(report.added_bytes),
+        );
+        let progress = Some(whole(report.total_bytes, report.files, progress));
+        Ok(Copied { snapshot: report.snapshot.as_str().to_owned(), message, progress, removed: 0 })
+    }
+
+    fn restore(
+        &self,
+        snapshot: &str,
+        folder: &MountedFolder,
+        size: Bytes,
+        progress: &Arc<Watched>,
+    ) -> Result<Copied, Failed> {
+        let open = Repository::open(&self.location, &self.path, &self.password);
+        let repository = open.map_err(|e| open_failed(&e))?;
+        let found = repository.snapshot(snapshot).map_err(|e| Failed::new("SnapshotNotFound", &e, e.retry()))?;
+        let target = checked(folder)?;
+        let holds = repository.size_of(&found.id).map_err(|e| Failed::new("RepositoryError", &e, e.retry()))?;
+        progress.meter.total(holds.bytes, holds.files);
+        let report = repository
+            .restore(&found.id, &target, progress.as_ref())
+            .map_err(|e| restore_failed(&e, Bytes(holds.bytes), size))?;
+        let message = format!(
+            "{} in {} files were restored from snapshot {} and read back",
+            Bytes(report.size.bytes),
+            report.size.files,
+            short(found.id.as_str()),
+        );
+        let progress = Some(whole(report.size.bytes, report.size.files, progress));
+        Ok(Copied { snapshot: found.id.as_str().to_owned(), message, progress, removed: 0 })
+    }
+
+    fn forget(&self, uid: &str) -> Result<Copied, Failed> {
+        let repository = match Repository::open(&self.location, &self.path, &self.password) {
+            Ok(repository) => repository,
+            Err(OpenError::NotFound { .. }) => return Ok(Copied::default()),
+            Err(error) => return Err(open_failed(&error)),
+        };
+        let removed = repository.forget(uid).map_err(|e| Failed::new("RepositoryError", &e, e.retry()))?;
+        Ok(Copied { removed: removed.len(), ..Copied::default() })
+    }
+}
+
+/// An earlier executor of the same attempt committed and could not say so. What it committed is read back as our own.
+fn adopt(repository: &Repository, snapshot: &Snapshot, progress: &Arc<Watched>) -> Result<Copied, Failed> {
+    verify(repository, &snapshot.id, progress)?;
+    let size = repository.size_of(&snapshot.id).map_err(|e| Failed::new("RepositoryError", &e, e.retry()))?;
+    let message = format!(
+        "snapshot {} holds {} in {} files; an earlier executor of this attempt had committed it",
+        short(snapshot.id.as_str()),
+        Bytes(size.bytes),
+        size.files,
+    );
+    let progress = Some(whole(size.bytes, size.files, progress));
+    Ok(Copied { snapshot: snapshot.id.as_str().to_owned(), message, progress, removed: 0 })
+}
+
+/// A commit counts when all of its structure was read back, and all of its data was found where the index says.
+fn verify(repository: &Repository, id: &lvault_backup::SnapshotId, progress: &Arc<Watched>) -> Result<(), Failed> {
+    repository
+        .verify(id, VerifyDepth::Structure, progress.as_ref())
+        .map(drop)
+        .map_err(|e| Failed::new("VerificationFailed", &e, e.retry()))
+}
+
+/// The folder, if what is mounted there is what the agent mounted there.
+fn checked(folder: &MountedFolder) -> Result<PathBuf, Failed> {
+    let not_mounted = |message: String| Failed { error: CopyError::new("NotMounted", message), later: false };
+    let Some(path) = &folder.path else {
+        return Err(not_mounted(
+            "the volume is not mounted on its node; `lvault why` says what stands in the way".into(),
+        ));
+    };
+    let device = std::fs::metadata(path)
+        .map(|metadata| std::os::unix::fs::MetadataExt::dev(&metadata))
+        .map_err(|e| not_mounted(format!("cannot look at the mounted volume at {}: {e}", path.display())))?;
+    match folder.device {
+        Some(expected) if expected != device => Err(not_mounted(format!(
+            "what is mounted at {} is not the volume (device {device}, expected {expected}); nothing was copied",
+            path.display()
+        ))),
+        Some(_) | None => Ok(path.clone()),
+    }
+}
+
+fn location(spec: &SnapshotBackupStorageSpec) -> Result<Location, CopyError> {
+    let folder = spec.local_folder().map_err(|e| CopyError::new("InvalidStorage", e.to_string()))?;
+    Ok(Location::Local { root: PathBuf::from(folder) })
+}
+
+fn invalid(error: &dyn std::error::Error) -> CopyError {
+    CopyError::new("InvalidTask", error.to_string())
+}
+
+fn open_failed(error: &OpenError) -> Failed {
+    let code = match error {
+        OpenError::WrongPassword { .. } => "WrongPassword",
+        OpenError::NotFound { .. } => "RepositoryNotFound",
+        OpenError::Newer { .. } => "RepositoryTooNew",
+        OpenError::ConfigDamaged { .. } | OpenError::ConfigLost { .. } | OpenError::KeysDamaged { .. } => {
+            "RepositoryDamaged"
+        }
+        OpenError::Foreign { .. } | OpenError::Nested { .. } => "NotARepository",
+        OpenError::Storage { .. } => "StorageFailed",
+        OpenError::Library { .. } => "RepositoryError",
+    };
+    Failed::new(code, error, error.retry())
+}
+
+fn back_up_failed(error: &BackUpError) -> Failed {
+    let code = match error {
+        BackUpError::Root { .. } => "NotMounted",
+        BackUpError::Unreadable { .. } => "UnreadableFiles",
+        BackUpError::Repository { .. } => "StorageFailed",
+        BackUpError::Lost { .. } => "IncompleteBackup",
+        BackUpError::AlreadyCommitted { .. } => "AlreadyCommitted",
+        BackUpError::Stopped => "Stopped",
+    };
+    // A snapshot is read-only: a file that cannot be read now cannot be read in a minute either.
+    let retry = if matches!(error, BackUpError::Unreadable { .. }) { Retry::AfterRemedy } else { error.retry() };
+    Failed::new(code, error, retry)
+}
+
+fn restore_failed(error: &RestoreError, holds: Bytes, size: Bytes) -> Failed {
+    let full = matches!(error, RestoreError::Target { cause, .. } if cause.kind == CauseKind::Full);
+    if full {
+        let message = format!(
+            "spec.size: the volume of {size} is too small for the snapshot, which holds up to {holds}; restore into a larger volume"
+        );
+        return Failed { error: CopyError::new("VolumeTooSmall", message), later: false };
+    }
+    Failed::new("RestoreFailed", error, error.retry())
+}
+
+fn whole(bytes: u64, files: u64, progress: &Watched) -> Written {
+    let wire = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let rate = progress.meter.written(progress.meter.seconds()).bytes_per_second;
+    Written {
+        total_bytes: wire(bytes),
+        bytes_done: wire(bytes),
+        total_files: wire(files),
+        files_done: wire(files),
+        percentage: "100%".to_owned(),
+        bytes_per_second: rate,
+    }
+}
+
+fn short(id: &str) -> &str {
+    id.get(..8).unwrap_or(id)
+}
+
+/// The meter, with the question that stands before a commit.
+struct Watched {
+    meter: Arc<Meter>,
+    may_commit: MayCommit,
+}
+
+impl Progress for Watched {
+    fn step(&self, step: Step) {
+        self.meter.step(step);
+    }
+    fn total(&self, bytes: u64, files: u64) {
+        self.meter.total(bytes, files);
+    }
+    fn bytes(&self, bytes: u64) {
+        self.meter.bytes(bytes);
+    }
+    fn file_done(&self) {
+        self.meter.file_done();
+    }
+    fn should_stop(&self) -> bool {
+        self.meter.should_stop()
+    }
+    fn may_commit(&self) -> bool {
+        (self.may_commit)()
+    }
+}
