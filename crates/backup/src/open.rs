@@ -147,14 +147,17 @@ impl Repository {
     /// See [`OpenError`]. Nothing is written over a folder that holds anything else.
     pub fn open_or_init(location: &Location, path: &RepositoryPath, password: &Password) -> Result<Self, OpenError> {
         let place = Place::new(location, path)?;
-        match place.state()? {
-            State::Repository => {}
+        let made = match place.state()? {
+            State::Repository => None,
             State::Free => {
                 place.refuse_nesting(location, path)?;
-                place.init(password)?;
+                place.init(password)?
             }
-        }
-        let (opened, others) = place.open(password)?;
+        };
+        let (opened, others) = match made {
+            Some(made) => made,
+            None => place.open(password)?,
+        };
         place.remove_dead_keys(&others, password)?;
         Ok(place.finish(opened))
     }
@@ -309,8 +312,8 @@ impl Place {
         Ok(())
     }
 
-    /// Makes the repository, or finds that another process has made it meanwhile.
-    fn init(&self, password: &Password) -> Result<(), OpenError> {
+    /// Makes the repository and names the other keys there are; `None` when another process has made it meanwhile.
+    fn init(&self, password: &Password) -> Result<Option<(Opened, Vec<Id>)>, OpenError> {
         self.make_folders().map_err(|err| self.storage_error(err))?;
         let gate = Gate::new(Snapshots::Store);
         let backend = Backend::new(self.storage.clone(), Arc::clone(&gate));
@@ -323,12 +326,16 @@ impl Place {
         });
         let made = made.map_err(|fault| OpenError::Library { repository: self.shown(), fault })?;
         match made {
-            Ok(_) => Ok(()),
+            Ok(opened) => {
+                let ours = gate.keys_written();
+                let others = self.keys()?.into_iter().filter(|key| !ours.contains(key)).collect();
+                Ok(Some((opened, others)))
+            }
             Err(_) if gate.config_existed() => {
                 for key in gate.keys_written() {
                     self.storage.delete(&file_name(FileType::Key, &key)).map_err(|err| self.storage_error(err))?;
                 }
-                Ok(())
+                Ok(None)
             }
             Err(err) => Err(self.of_rustic(&err)),
         }

@@ -1,0 +1,191 @@
+//! Processes killed at random moments, and storages that run full: never half a snapshot, never two, never a dead end.
+
+mod support;
+
+use lvault_backup::{BackUpError, Key, Location, Repository, RestoreError, Silent, VerifyDepth};
+use std::sync::Arc;
+use std::time::Duration;
+use support::{Bench, Mount, PASSWORD, PATH, command, inventory, is_root, noise, password, path, write};
+
+const CHILD: &str = "LVAULT_TEST_BENCH";
+
+/// Not a test by itself: backs the volume of a bench up, as a process that can be killed.
+#[test]
+#[ignore = "run by other tests as a process of its own"]
+fn child_backs_up() {
+    let folder: std::path::PathBuf = std::env::var(CHILD).unwrap().into();
+    let location = Location::Local { root: folder.join("storage") };
+    let repository = Repository::open_or_init(&location, &path(PATH), &password(PASSWORD)).unwrap();
+    let mut what = Bench::new().what("killed", 1);
+    what.root = folder.join("volume");
+    match repository.back_up(&what, Arc::new(Silent)) {
+        Ok(_) | Err(BackUpError::AlreadyCommitted { .. }) => {}
+        Err(err) => panic!("{err}"),
+    }
+}
+
+/// Not a test by itself: restores the only snapshot of a bench.
+#[test]
+#[ignore = "run by other tests as a process of its own"]
+fn child_restores() {
+    let folder: std::path::PathBuf = std::env::var(CHILD).unwrap().into();
+    let location = Location::Local { root: folder.join("storage") };
+    let repository = Repository::open(&location, &path(PATH), &password(PASSWORD)).unwrap();
+    let snapshot = repository.snapshots().unwrap().remove(0).id;
+    repository.restore(&snapshot, &folder.join("target"), &Silent).unwrap();
+}
+
+fn run_and_kill(bench: &Bench, child: &str, after: Option<Duration>) -> bool {
+    let mut child = command(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", child])
+        .env(CHILD, bench.folder.path())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    if let Some(after) = after {
+        std::thread::sleep(after);
+        let _ = child.kill();
+    }
+    child.wait().unwrap().success()
+}
+
+fn fill(bench: &Bench) {
+    for folder in 0..10 {
+        let path = bench.volume().join(folder.to_string());
+        std::fs::create_dir(&path).unwrap();
+        for file in 0..20 {
+            write(path.join(file.to_string()), noise(folder * 100 + file, 100_000));
+        }
+    }
+    write(bench.volume().join("big"), noise(12_345, 30 << 20));
+}
+
+/// Delays that spread over a run of about this length, in an order without system.
+fn delays(run: Duration, count: u32) -> Vec<Duration> {
+    (0..count).map(|number| run * ((number * 7) % count + 1) / count).collect()
+}
+
+#[test]
+fn a_killed_backup_leaves_no_snapshot_or_the_whole_one() {
+    let bench = Bench::new();
+    fill(&bench);
+    bench.repository();
+    let begin = std::time::Instant::now();
+    let timing = Bench::new();
+    fill(&timing);
+    timing.repository();
+    let begin_run = begin.elapsed();
+    assert!(run_and_kill(&timing, "child_backs_up", None));
+    let run = begin.elapsed() - begin_run;
+    let key = Key::new("killed", 1).unwrap();
+    let mut killed = 0;
+    for delay in delays(run, 12) {
+        killed += u32::from(!run_and_kill(&bench, "child_backs_up", Some(delay)));
+        let repository = bench.repository();
+        let snapshots = repository.snapshots().unwrap();
+        assert!(snapshots.len() <= 1, "{snapshots:?}");
+        if let Some(found) = repository.find(&key).unwrap() {
+            repository.verify(&found.id, VerifyDepth::Data, &Silent).unwrap();
+            assert_eq!(repository.forget("killed").unwrap(), [found.id]);
+        }
+    }
+    assert!(killed > 3, "only {killed} processes were killed in the middle");
+    assert!(run_and_kill(&bench, "child_backs_up", None));
+    let repository = bench.repository();
+    let snapshots = repository.snapshots().unwrap();
+    assert_eq!(snapshots.len(), 1);
+    repository.verify(&snapshots[0].id, VerifyDepth::Data, &Silent).unwrap();
+    assert!(repository.check(true).unwrap().is_clean());
+    bench.assert_restic_is_content();
+}
+
+#[test]
+fn a_killed_restore_is_begun_anew() {
+    let bench = Bench::new();
+    fill(&bench);
+    let repository = bench.repository();
+    bench.back_up(&repository, "a", 1).unwrap();
+    let target = bench.empty("target");
+    for delay in delays(Duration::from_secs(3), 6) {
+        run_and_kill(&bench, "child_restores", Some(delay));
+    }
+    assert!(run_and_kill(&bench, "child_restores", None));
+    assert_eq!(inventory(&target), inventory(&bench.volume()));
+}
+
+/// Staging files of killed writers vanish when they are old enough that nobody can still be writing them.
+#[test]
+fn what_killed_writers_leave_is_swept() {
+    let bench = Bench::new();
+    write(bench.volume().join("file"), "content");
+    let repository = bench.repository();
+    let folder = bench.repository_folder().join("data/ab");
+    std::fs::create_dir_all(&folder).unwrap();
+    let id = "ab".repeat(32);
+    let (old, young, foreign) = (folder.join(format!("{id}#1")), folder.join(format!("{id}#2")), folder.join("note#1"));
+    for file in [&old, &young, &foreign] {
+        write(file, "partial");
+    }
+    support::set_time(&old, 1_000_000_000, 0);
+    support::set_time(&foreign, 1_000_000_000, 0);
+    bench.back_up(&repository, "a", 1).unwrap();
+    assert!(!old.exists());
+    assert!(young.exists() && foreign.exists());
+}
+
+#[test]
+fn a_full_storage_is_named_and_works_again_after_the_remedy() {
+    if !is_root() {
+        eprintln!("SKIPPED: only root can mount a small file system");
+        return;
+    }
+    let bench = Bench::new();
+    fill(&bench);
+    let mount = Mount::tmpfs(&bench.storage(), "size=16m");
+    let repository = bench.repository();
+    let err = bench.back_up(&repository, "a", 1).unwrap_err();
+    let text = err.to_string();
+    assert!(text.contains("No space left") && text.contains("make room"), "{text}");
+    assert!(text.contains(bench.storage().to_str().unwrap()), "{text}");
+    assert_eq!(err.retry(), lvault_backup::Retry::AfterRemedy);
+    assert_eq!(repository.snapshots().unwrap(), []);
+    mount.remount("size=200m");
+    let report = bench.back_up(&repository, "a", 1).unwrap();
+    repository.verify(&report.snapshot, VerifyDepth::Data, &Silent).unwrap();
+    bench.assert_restic_is_content();
+}
+
+#[test]
+fn a_storage_that_turns_read_only_is_named() {
+    if !is_root() {
+        eprintln!("SKIPPED: only root can remount");
+        return;
+    }
+    let bench = Bench::new();
+    fill(&bench);
+    let mount = Mount::tmpfs(&bench.storage(), "size=200m");
+    let repository = bench.repository();
+    mount.remount("ro");
+    let text = bench.back_up(&repository, "a", 1).unwrap_err().to_string();
+    assert!(text.contains("make the storage writable"), "{text}");
+    assert!(repository.forget("a").unwrap().is_empty());
+    mount.remount("rw");
+    bench.back_up(&repository, "a", 1).unwrap();
+}
+
+#[test]
+fn a_full_target_ends_the_restore() {
+    if !is_root() {
+        eprintln!("SKIPPED: only root can mount a small file system");
+        return;
+    }
+    let bench = Bench::new();
+    fill(&bench);
+    let repository = bench.repository();
+    let snapshot = bench.back_up(&repository, "a", 1).unwrap().snapshot;
+    assert_eq!(repository.size_of(&snapshot).unwrap().bytes, 200 * 100_000 + (30 << 20));
+    let target = bench.empty("target");
+    let _mount = Mount::tmpfs(&target, "size=16m");
+    let err = repository.restore(&snapshot, &target, &Silent).unwrap_err();
+    assert!(matches!(&err, RestoreError::Target { cause, .. } if cause.text.contains("No space")), "{err:?}");
+}
