@@ -1,0 +1,88 @@
+//! Trying a storage for real.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::FutureExt;
+use futures::channel::oneshot;
+use futures::future::BoxFuture;
+use lvault_backup::{Location, Password};
+
+use super::Finding;
+
+/// What is tried: a place, and the password of its repositories.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The storage's folder.
+    pub folder: PathBuf,
+    /// The password. Its `Debug` shows nothing.
+    pub password: Password,
+}
+
+/// A way to find out whether a storage can be used.
+pub trait StorageCheck: Send + Sync + 'static {
+    /// Tries the storage. Whoever calls it gives up on the future when it takes too long.
+    fn check(&self, target: Target) -> BoxFuture<'static, Finding>;
+}
+
+/// Tries a storage with [`lvault_backup::probe`]: writes, reads and deletes a small file, and opens a repository if there is
+/// one.
+///
+/// Each check has a thread of its own. A thread that hangs in a dead filesystem cannot be ended, so no second one is begun
+/// for the same folder until it is back; it holds up neither the others nor the end of the process.
+#[derive(Debug, Default)]
+pub struct RepositoryCheck {
+    under_way: Arc<Mutex<BTreeSet<PathBuf>>>,
+}
+
+/// A folder that a thread is at; it is free again when this is dropped, also by a panic.
+struct UnderWay {
+    folder: PathBuf,
+    all: Arc<Mutex<BTreeSet<PathBuf>>>,
+}
+
+impl UnderWay {
+    fn enter(all: &Arc<Mutex<BTreeSet<PathBuf>>>, folder: &std::path::Path) -> Option<Self> {
+        let entered = all.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_owned());
+        entered.then(|| Self { folder: folder.to_owned(), all: Arc::clone(all) })
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.folder);
+    }
+}
+
+impl StorageCheck for RepositoryCheck {
+    fn check(&self, target: Target) -> BoxFuture<'static, Finding> {
+        let shown = target.folder.display().to_string();
+        let Some(under_way) = UnderWay::enter(&self.under_way, &target.folder) else {
+            let message = format!("an earlier check of {shown} has not come back; look whether its disk answers");
+            return std::future::ready(Finding::Unknown(message)).boxed();
+        };
+        let (answer, answered) = oneshot::channel();
+        let thread = std::thread::Builder::new().name("storage-check".to_owned()).spawn(move || {
+            let finding = probe(target);
+            drop(under_way);
+            // Nobody waits any more when the check took too long.
+            let _ = answer.send(finding);
+        });
+        if let Err(error) = thread {
+            return std::future::ready(Finding::Unknown(format!("cannot begin a check of {shown}: {error}"))).boxed();
+        }
+        let ended = move |finding: Result<Finding, oneshot::Canceled>| {
+            finding.unwrap_or_else(|_| Finding::Unknown(format!("the check of {shown} broke off; the log says more")))
+        };
+        answered.map(ended).boxed()
+    }
+}
+
+fn probe(target: Target) -> Finding {
+    let Target { folder, password } = target;
+    match lvault_backup::probe(&Location::Local { root: folder }, &password) {
+        Ok(_) => Finding::Usable,
+        Err(error) => Finding::Unusable(error.to_string()),
+    }
+}

@@ -1,0 +1,90 @@
+//! Looking at one storage: its spec, its Secret, and the place itself. Nothing is written.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Api, DynamicObject};
+use kube::{Client, ResourceExt};
+use lvault_api::SnapshotBackupStorage;
+use lvault_api::keys::RESTIC_PASSWORD;
+use lvault_backup::Password;
+
+use super::{Finding, StorageCheck, Target};
+use crate::api::{Answer, ask};
+use crate::request::check_is_answered;
+
+/// What it takes to look at a storage.
+pub(crate) struct Examiner {
+    pub(crate) client: Client,
+    pub(crate) check: Arc<dyn StorageCheck>,
+    pub(crate) check_timeout: Duration,
+    pub(crate) api_timeout: Duration,
+}
+
+impl Examiner {
+    /// Finds out whether a storage can be used.
+    pub(crate) async fn examine(&self, object: &DynamicObject) -> Finding {
+        match self.target(object).await {
+            Ok(target) => {
+                let shown = target.folder.display().to_string();
+                match tokio::time::timeout(self.check_timeout, self.check.check(target)).await {
+                    Ok(finding) => finding,
+                    Err(_) => Finding::Unknown(format!(
+                        "the check of {shown} gave no answer within {} s; look whether its disk answers",
+                        self.check_timeout.as_secs_f64()
+                    )),
+                }
+            }
+            Err(finding) => finding,
+        }
+    }
+
+    /// What to try, or what is known without trying.
+    async fn target(&self, object: &DynamicObject) -> Result<Target, Finding> {
+        let storage: SnapshotBackupStorage = object.clone().try_parse().map_err(|error| {
+            Finding::Unusable(format!(
+                "the object cannot be read as a SnapshotBackupStorage: {error}; correct its spec"
+            ))
+        })?;
+        let folder = storage.spec.local_folder().map_err(|error| Finding::Unusable(error.to_string()))?;
+        if !storage.spec.validate_on_create && check_is_answered(object) {
+            return Err(Finding::NotWanted);
+        }
+        let password = self.password(&storage).await?;
+        Ok(Target { folder: folder.into(), password })
+    }
+
+    async fn password(&self, storage: &SnapshotBackupStorage) -> Result<Password, Finding> {
+        let namespace = storage.namespace().unwrap_or_default();
+        let name = storage.secret_name();
+        let shown = format!("the Secret {namespace}/{name}");
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &namespace);
+        let mut secret = match ask(self.api_timeout, secrets.get(&name)).await {
+            Answer::Done(secret) => secret,
+            Answer::NotFound => {
+                let what = format!("{shown} is not there: create it with the repository password as {RESTIC_PASSWORD}");
+                return Err(Finding::Unusable(what));
+            }
+            Answer::Conflict => return Err(Finding::Unknown(format!("{shown} could not be read: a conflict"))),
+            Answer::Refused(error) => {
+                return Err(Finding::Unusable(format!(
+                    "{shown} cannot be read: {error}; allow the controller to get it"
+                )));
+            }
+            Answer::Unknown(why) => return Err(Finding::Unknown(format!("{shown} could not be read: {why}"))),
+        };
+        let Some(password) = secret.data.as_mut().and_then(|data| data.remove(RESTIC_PASSWORD)) else {
+            return Err(Finding::Unusable(format!(
+                "{shown} has no key {RESTIC_PASSWORD}: add the repository password under this name"
+            )));
+        };
+        // The error of a wrong encoding would show the bytes: it is dropped.
+        let Ok(password) = String::from_utf8(password.0) else {
+            return Err(Finding::Unusable(format!(
+                "{RESTIC_PASSWORD} in {shown} is no UTF-8 text: put the repository password there"
+            )));
+        };
+        Password::new(password).map_err(|error| Finding::Unusable(format!("{shown}: {error}")))
+    }
+}
