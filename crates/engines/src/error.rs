@@ -191,7 +191,8 @@ pub enum EngineError {
     },
     /// A storage tool did not end in time.
     #[error(
-        "{attempted} is unfinished: {program} did not end within {limit:?} and was stopped; look again before retrying"
+        "{attempted} is unfinished: {program} did not end within {limit:?} and {}; look again before retrying",
+        if *goes_on { "goes on, for stopping it would do damage" } else { "was stopped" }
     )]
     ToolTimedOut {
         /// What was attempted.
@@ -200,6 +201,8 @@ pub enum EngineError {
         program: &'static str,
         /// How long it was given.
         limit: Duration,
+        /// It was left running: until it ends, its volume is busy.
+        goes_on: bool,
     },
     /// A file of the engine's own is not as it was written.
     #[error(

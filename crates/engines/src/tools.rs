@@ -2,7 +2,8 @@
 //!
 //! What holds here: a program is looked for once, when an engine is opened; it runs with an environment of two
 //! variables (so no secret of ours reaches it, and its messages are in English), in its own process group, for a
-//! bounded time; what it writes to stderr is in the error.
+//! bounded time; what it writes to stderr is in the error. A program that must not be stopped in the middle is left running
+//! when its time is over: it holds its volume's lock until it ends.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -67,6 +68,20 @@ impl Tool {
             Tool::Fsfreeze => "fsfreeze",
             Tool::Timeout => "timeout",
             Tool::Shell => "sh",
+        }
+    }
+
+    /// Whether it may be ended in the middle without doing damage to a filesystem.
+    fn may_be_stopped(self) -> bool {
+        match self {
+            Tool::Resize2fs | Tool::E2fsck | Tool::XfsGrowfs => false,
+            Tool::MkfsExt4
+            | Tool::MkfsXfs
+            | Tool::Mount
+            | Tool::Losetup
+            | Tool::Fsfreeze
+            | Tool::Timeout
+            | Tool::Shell => true,
         }
     }
 
@@ -147,7 +162,8 @@ impl Tools {
         self.found.get(&tool).map(PathBuf::as_path).ok_or(missing)
     }
 
-    /// Runs a program to its end, or stops it at the time limit, which answers [`EngineError::ToolTimedOut`].
+    /// Runs a program to its end; at the time limit it is stopped, or left alone where that would do damage, and the
+    /// answer is [`EngineError::ToolTimedOut`].
     ///
     /// `held` becomes its stdin: an empty file whose lock therefore lasts as long as the program runs, even when this
     /// process dies meanwhile.
@@ -172,11 +188,17 @@ impl Tools {
         tracing::debug!(program = tool.program(), ?args, "run");
         let mut child = command.spawn().map_err(io("starting"))?;
         let Some(status) = wait(&mut child, self.limit).map_err(io("waiting for"))? else {
-            end(child);
+            let goes_on = !tool.may_be_stopped();
+            if goes_on {
+                reap(child)
+            } else {
+                end(child)
+            }
             return Err(EngineError::ToolTimedOut {
                 attempted: attempted.to_owned(),
                 program: tool.program(),
                 limit: self.limit,
+                goes_on,
             });
         };
         let stdout = text(&mut out).map_err(io("reading the output of"))?;
@@ -233,8 +255,13 @@ pub(crate) fn end(mut child: Child) {
     // A group that is gone already is what is wanted.
     let _gone = kill_process_group(Pid::from_child(&child), Signal::KILL);
     if !matches!(wait(&mut child, KILL_GRACE), Ok(Some(_))) {
-        std::thread::spawn(move || child.wait());
+        reap(child);
     }
+}
+
+/// Leaves a program to itself, and its remains to a thread.
+fn reap(mut child: Child) {
+    std::thread::spawn(move || child.wait());
 }
 
 /// An empty file in memory for what a program writes: it works on a full disk, and nobody waits for a reader.
@@ -283,6 +310,24 @@ mod tests {
         assert_eq!(error.retry(), Retry::Unknown, "{error}");
         std::thread::sleep(Duration::from_millis(1200));
         assert_eq!(std::fs::read_to_string(marker.path()).unwrap(), "", "the child went on");
+    }
+
+    #[test]
+    fn a_program_that_changes_a_filesystem_is_not_stopped_and_keeps_its_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let (script, marker) = (folder.path().join("resize2fs"), folder.path().join("marker"));
+        std::fs::write(&script, format!("#!/bin/sh\nsleep 1\necho done > {}\n", marker.display())).unwrap();
+        std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let limit = Duration::from_millis(100);
+        let tools = Tools { found: [(Tool::Resize2fs, script)].into(), limit };
+        let lock = crate::locks::lock_folder(folder.path()).unwrap();
+        let error = tools.run(Tool::Resize2fs, &[], lock.as_ref(), "growing").unwrap_err();
+        drop(lock);
+        assert!(error.to_string().contains("goes on"), "{error}");
+        assert_eq!(error.retry(), Retry::Unknown);
+        // Waiting for the lock is waiting for its end.
+        let _lock = crate::locks::lock_folder(folder.path()).unwrap();
+        assert_eq!(std::fs::read_to_string(&marker).unwrap(), "done\n");
     }
 
     #[test]

@@ -104,6 +104,7 @@ fn check(state: &State, kind: Kind, at: &str) -> usize {
     assert!(started.elapsed() < Duration::from_secs(2), "{at}: recovery took {:?}", started.elapsed());
     assert_eq!(state.hidden(), Vec::<PathBuf>::new(), "{at}: half-made or half-removed volumes are left");
     let volumes = engine.list().unwrap();
+    assert_eq!(state.volume_folders(), volumes.len(), "{at}: a volume is there that is not whole");
     for volume in &volumes {
         let mut folder = None;
         eventually(&format!("{at}: {} is attached", volume.id), Duration::from_secs(5), || {

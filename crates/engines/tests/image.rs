@@ -440,3 +440,71 @@ fn a_whole_family_is_attached_at_once() {
         assert_eq!(attached.len(), 10, "{attached:?}");
     });
 }
+
+fn fsfreeze(flag: &str, point: &Path) {
+    run("fsfreeze", &[OsStr::new(flag), point.as_os_str()]);
+}
+
+/// Both the agent and its guard were killed: only the note in the volume's folder says that the freeze is ours.
+#[test]
+fn recover_thaws_what_it_has_frozen_and_nothing_else() {
+    with_engine(|state, engine| {
+        let folder = filled(&engine, EXT4, "a", "kept");
+        let note = state.pool().join("volumes/a/frozen");
+        fs::write(&note, "").unwrap();
+        fsfreeze("--freeze", &folder);
+        assert_eq!(engine.recover().unwrap(), [Recovered::Thawed(id("a"))]);
+        fs::write(folder.join("file"), "after").unwrap();
+        assert!(!note.exists());
+
+        fsfreeze("--freeze", &folder);
+        assert_eq!(engine.recover().unwrap(), [], "somebody else's freeze");
+        fsfreeze("--unfreeze", &folder);
+        // A note without a freeze: the guard has thawed before it died.
+        fs::write(&note, "").unwrap();
+        assert_eq!(engine.recover().unwrap(), []);
+        assert!(!note.exists());
+    });
+}
+
+#[test]
+fn a_source_frozen_by_somebody_else_gives_no_snapshot_now_and_leaves_nothing() {
+    with_engine(|state, engine| {
+        let folder = filled(&engine, EXT4, "a", "kept");
+        fsfreeze("--freeze", &folder);
+        // Writing out a frozen filesystem waits for nothing: it is clean.
+        let error = engine.ensure_snapshot(&snapshot("s", "a", Access::ReadOnly)).unwrap_err();
+        assert!(matches!(error, EngineError::Freeze { .. }), "{error}");
+        assert_eq!(error.retry(), Retry::Later);
+        assert_eq!((engine.observe(&id("s")).unwrap(), state.hidden()), (None, Vec::new()));
+        fsfreeze("--unfreeze", &folder);
+        assert_eq!(engine.ensure_snapshot(&snapshot("s", "a", Access::ReadOnly)).unwrap(), Change::Changed);
+    });
+}
+
+/// The machine crashed, and what was written last stands in the source's journal only.
+#[test]
+fn a_snapshot_of_a_source_that_was_never_unmounted_is_recovered_and_the_source_untouched() {
+    with_engine(|state, engine| {
+        for kind in [EXT4, XFS] {
+            let name = kind.filesystem().unwrap().name();
+            let folder = filled(&engine, kind, name, "first");
+            fs::create_dir(folder.join("latest")).unwrap();
+            fs::write(folder.join("latest/file"), "in the journal").unwrap();
+            for name in ["file", "latest/file"] {
+                File::open(folder.join(name)).unwrap().sync_all().unwrap();
+            }
+            let (live, crashed) = (image(state, name), state.pool().join(format!("crashed-{name}")));
+            run("cp", &[OsStr::new("--reflink=always"), live.as_os_str(), crashed.as_os_str()]);
+            engine.ensure_detached(&id(name)).unwrap();
+            run("cp", &[OsStr::new("--reflink=always"), crashed.as_os_str(), live.as_os_str()]);
+
+            let cut = format!("{name}-cut");
+            engine.ensure_snapshot(&snapshot(&cut, name, Access::ReadOnly)).unwrap();
+            let folder = engine.ensure_attached(&id(&cut)).unwrap();
+            assert_eq!(fs::read_to_string(folder.join("latest/file")).unwrap(), "in the journal", "{name}");
+            run("cmp", &[crashed.as_os_str(), live.as_os_str()]);
+            assert_eq!(content(&engine, name), "first");
+        }
+    });
+}

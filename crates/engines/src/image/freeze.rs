@@ -315,8 +315,11 @@ mod tests {
         let is_guard = |pid: &u32| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let arguments: Vec<_> = line.split(|byte| *byte == 0).collect();
-            arguments.contains(&b"lvault-freeze".as_slice())
-                && arguments.contains(&point.as_os_str().as_encoded_bytes())
+            let guards_it = arguments.contains(&b"lvault-freeze".as_slice())
+                && arguments.contains(&point.as_os_str().as_encoded_bytes());
+            // A child that has not become `timeout` yet looks the same.
+            let leads = |pid| rustix::process::getpgid(Some(pid)) == Ok(pid);
+            guards_it && rustix::process::Pid::from_raw(pid.cast_signed()).is_some_and(leads)
         };
         let processes = fs::read_dir("/proc").unwrap().flatten();
         let guards = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_guard);

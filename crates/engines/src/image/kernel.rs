@@ -4,6 +4,7 @@
 //! volume's image by device and inode number. Neither the path of the mount point nor the name of the image proves
 //! anything: an empty folder, a foreign mount or a replaced image is never taken for the volume.
 
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
@@ -68,6 +69,8 @@ pub(super) struct LoopDevice {
 pub(super) struct View {
     mounts: Vec<Mount>,
     loops: Vec<LoopDevice>,
+    /// Where a device is in `loops`: with thousands of volumes, every question would search all of it.
+    by_device: HashMap<Device, usize>,
 }
 
 impl View {
@@ -75,7 +78,9 @@ impl View {
     pub(super) fn read(tools: &Tools) -> Result<View, EngineError> {
         let table = fs::read(MOUNTINFO).map_err(EngineError::io("reading", MOUNTINFO))?;
         let loops = if any_loop_in_use() { loops(tools)? } else { Vec::new() };
-        Ok(View { mounts: table.split(|byte| *byte == b'\n').filter_map(parse_mount).collect(), loops })
+        let mounts = table.split(|byte| *byte == b'\n').filter_map(parse_mount).collect();
+        let by_device = loops.iter().enumerate().map(|(index, device)| (device.device, index)).collect();
+        Ok(View { mounts, loops, by_device })
     }
 
     /// The loop devices in use.
@@ -105,7 +110,7 @@ impl View {
 
     /// The loop device that is mounted here.
     pub(super) fn backing(&self, mount: &Mount) -> Option<&LoopDevice> {
-        self.loops.iter().find(|device| device.device == mount.device)
+        self.by_device.get(&mount.device).and_then(|index| self.loops.get(*index))
     }
 
     /// Whether a loop device is mounted anywhere.

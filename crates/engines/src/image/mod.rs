@@ -194,17 +194,39 @@ impl ImageEngine {
     }
 
     /// Clones the source's image into a staged folder: frozen where it is mounted for writing.
-    fn cut(&self, store: &Store, staged: &Staged<'_>, source: &VolumeId) -> Result<(), EngineError> {
-        let (from, into) = (self.pool.image(store, source), Pool::image_in(staged.path()));
+    fn cut(&self, store: &Store, staged: &Staged<'_>, source: &Record, new: &VolumeId) -> Result<(), EngineError> {
+        let (from, into) = (self.pool.image(store, &source.id), Pool::image_in(staged.path()));
         let (from_file, into_file) = (File::open(&from).map_err(EngineError::io("opening", &from))?, create(&into)?);
         let clone = || ioctl_ficlone(&into_file, &from_file).map_err(EngineError::io("cloning", &from));
         let view = View::read(&self.tools)?;
-        let mounts = view.mounts_of(self.image_of(store, source)?);
+        let mounts = view.mounts_of(self.image_of(store, &source.id)?);
         match mounts.into_iter().find(|mount| !mount.read_only) {
-            None => clone()?,
-            Some(mount) => self.cut_frozen(store, source, &mount.point, clone)?,
+            Some(mount) => self.cut_frozen(store, &source.id, &mount.point, clone)?,
+            None => {
+                clone()?;
+                if source.access == Access::ReadWrite {
+                    self.settle(store, staged, source, new)?;
+                }
+            }
         }
         into_file.sync_all().map_err(EngineError::io("making durable", into))
+    }
+
+    /// Lets the filesystem of a clone recover. Its source is not mounted, but may not have been unmounted either when
+    /// the machine crashed: then its latest changes stand in the journal only, which a read-only mount does not look
+    /// at. The source is for its own next mount to recover.
+    fn settle(&self, store: &Store, staged: &Staged<'_>, source: &Record, new: &VolumeId) -> Result<(), EngineError> {
+        let (image, point) = (Pool::image_in(staged.path()), self.point(new));
+        self.detach(store, new)?;
+        fs::create_dir_all(&point).map_err(EngineError::io("making the mount point", &point))?;
+        let filesystem = self.filesystem(store, source)?;
+        let held = lock_folder(staged.path())?;
+        let options = mounting::options(filesystem, Access::ReadWrite, true);
+        mount(&self.tools, &image, &point, filesystem, options, held.as_ref())
+            .map_err(mount_error(&format!("a clone of volume {} ({filesystem})", source.id)))?;
+        unmount(&point, &format!("a clone of volume {}", source.id))?;
+        self.remove_point(&point);
+        FileId::of(&image)?.map_or(Ok(()), |image| wait_for_release(&self.tools, image))
     }
 
     fn cut_frozen(
@@ -303,7 +325,7 @@ impl VolumeEngine for ImageEngine {
         };
         let _tools = lock_folder(&store.folder(&new.source))?;
         let staged = store.stage(&new.id)?;
-        self.cut(store, &staged, &new.source)?;
+        self.cut(store, &staged, &source, &new.id)?;
         staged.publish(&Record::snapshot(new, &source), FOLDER_MODE)?;
         Ok(Change::Changed)
     }

@@ -71,6 +71,13 @@ impl State {
             .collect()
     }
 
+    /// How many folders there are under names of volumes.
+    pub(crate) fn volume_folders(&self) -> usize {
+        let folders = ["volumes", "pool/volumes"].map(|folder| fs::read_dir(self.folder.join(folder)));
+        let names = folders.into_iter().flatten().flatten().flatten().map(|entry| entry.file_name());
+        names.filter(|name| name.to_str().is_some_and(|name| VolumeId::parse(name).is_ok())).count()
+    }
+
     /// The mounts below this folder, in the order of mounting.
     pub(crate) fn mounts(&self) -> Vec<PathBuf> {
         mounts_below(&self.folder)
