@@ -333,3 +333,6 @@ impl RusticProgress for Bridge {
     }
     fn finish(&self) {}
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use crate::backend::{Backend, Gate, Snapshots};
 use crate::fault::{Fault, guarded};
 use crate::labels::{Key, LabelError, Snapshot, SnapshotId, check_uid, uid_tag};
 use crate::retry::Retry;
-use crate::storage::Storage;
+use crate::storage::{Cause, CauseKind, Storage, StorageError};
 use rustic_core::repofile::{MasterKey, SnapshotFile};
 use rustic_core::{
     Credentials, IndexedFullStatus, NoProgressBars, OpenStatus, ProgressBars, RepositoryBackends, RepositoryOptions,
@@ -127,6 +127,11 @@ impl Repository {
         snapshots: Snapshots,
         progress: impl ProgressBars,
     ) -> Result<(Opened, Arc<Gate>), Fault> {
+        if self.storage.size("config")?.is_none() {
+            let text = "the repository is gone".to_owned();
+            let cause = Cause { kind: CauseKind::Missing, text };
+            return Err(StorageError::Read { path: format!("{}/config", self.shown()), cause }.into());
+        }
         let gate = Gate::new(snapshots);
         let backend = Backend::new(self.storage.clone(), Arc::clone(&gate));
         let key = Credentials::Masterkey(self.master_key.clone());

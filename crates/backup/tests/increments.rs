@@ -1,5 +1,7 @@
 //! The second snapshot: its parent is found, what is unchanged is not read, and no key gets two snapshots.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests are tests too")]
+
 mod support;
 
 use lvault_backup::{BackUpError, ChangeDetection, Host, Key, RepositoryError, Retry, Silent, Tag, VerifyDepth};

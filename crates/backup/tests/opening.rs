@@ -1,5 +1,7 @@
 //! Opening and making repositories: by several at once, with the wrong password, over garbage, in the middle of a crash.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests are tests too")]
+
 mod support;
 
 use lvault_backup::{Location, OpenError, Probed, Repository, Retry, probe};

@@ -1,5 +1,7 @@
 //! Everything that goes in comes out again: through this crate's restore, and through plain restic's.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests are tests too")]
+
 mod support;
 
 use lvault_backup::{Key, Progress, RestoreError, Silent, SnapshotId, Step, VerifyDepth};

@@ -2,6 +2,7 @@
 //! folder that is made without any code of the crate under test.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests too")]
 
 use jiff::Timestamp;
 use lvault_backup::{
