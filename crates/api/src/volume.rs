@@ -191,6 +191,9 @@ pub struct LogicalVolumeStatus {
     /// The real size of the volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current_size: Option<Quantity>,
+    /// Where the volume is mounted on its node, when the node keeps it mounted for programs of the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mount_path: Option<String>,
     /// In one word where the object stands; a summary of the fields below.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<String>,
@@ -277,6 +280,7 @@ pub fn validate(volume: &LogicalVolume) -> Result<Validated, InvalidSpec> {
     let spec = &volume.spec;
     let uid = volume.metadata.uid.as_deref().unwrap_or_default();
     let id = VolumeId::parse(uid).map_err(|e| invalid("metadata.uid", e.to_string()))?;
+    check_name(&spec.name).map_err(|problem| invalid("spec.name", problem))?;
     let size = parse_size(&spec.size.0).map_err(|e| invalid("spec.size", e.to_string()))?;
     let wanted = match (&spec.source, &spec.online_snapshot, &spec.restore) {
         (None, None, None) => Wanted::Volume,
@@ -315,6 +319,18 @@ pub fn validate(volume: &LogicalVolume) -> Result<Validated, InvalidSpec> {
 fn attempt(field: &'static str, number: i32) -> Result<Attempt, InvalidSpec> {
     let attempt = u32::try_from(number).ok().and_then(Attempt::new);
     attempt.ok_or_else(|| InvalidSpec { field, problem: format!("{number} is no attempt: they count from 1") })
+}
+
+/// The name stands in repository paths, so it is as plain as the names of Kubernetes objects (RFC 1123 subdomain).
+fn check_name(name: &str) -> Result<(), String> {
+    let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
+    let part = |part: &str| edge(part.chars().next()) && edge(part.chars().last());
+    if name.len() <= 253 && name.chars().all(inside) && name.split('.').all(part) {
+        Ok(())
+    } else {
+        Err(format!("'{name}' is no name: write at most 253 of the characters a-z, 0-9, '-' and '.', such as data-1"))
+    }
 }
 
 /// A repository's path is relative, of plain parts, and cannot leave its storage.
@@ -380,6 +396,9 @@ mod tests {
         check(json!({"source": "data", "onlineSnapshot": {"storage": storage}}), Ok("OnlineSnapshot"));
         check(json!({"restore": {"storage": storage, "path": "default/d", "snapshotID": id}}), Ok("Restore"));
 
+        for name in ["", "A", "a/b", "..", "-a", "a..b", "a.-b", "a b"] {
+            check(json!({"name": name}), Err("spec.name"));
+        }
         check(json!({"size": "0"}), Err("spec.size"));
         check(json!({"size": "-1Gi"}), Err("spec.size"));
         check(json!({"size": "many"}), Err("spec.size"));

@@ -4,13 +4,20 @@ use std::fmt;
 
 use crate::{Attempt, Job, Launch, Trouble};
 
-/// The next thing to do for one LogicalVolume. The shell performs it, looks again, and asks again.
+/// What to do next for one LogicalVolume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Action {
     /// Nothing is to be done until something changes.
     Settled,
     /// Nothing can be done now, for this reason.
     Wait(Wait),
+    /// Do this one thing, look again, and ask again.
+    Do(Effect),
+}
+
+/// One change of the outside world. Each may be repeated: what is done already is found done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Effect {
     /// Put our finalizer on the object.
     AddFinalizer,
     /// Write `Pending` for this attempt.
@@ -43,28 +50,26 @@ pub enum Action {
     DropFinalizer,
 }
 
-impl Action {
+impl Effect {
     /// Whether it takes something away that cannot be had back.
     pub fn is_destructive(&self) -> bool {
         match self {
-            Action::EndExecutor
-            | Action::RecordLoss(_)
-            | Action::Fail(_)
-            | Action::Unmount
-            | Action::RemoveVolume
-            | Action::CleanExecutor
-            | Action::DropFinalizer
-            | Action::Launch(Job::Forget) => true,
-            Action::Settled
-            | Action::Wait(_)
-            | Action::AddFinalizer
-            | Action::Begin(_)
-            | Action::CreateVolume
-            | Action::CutSnapshot
-            | Action::GrowVolume
-            | Action::Mount
-            | Action::Publish
-            | Action::Launch(Job::Copy { .. }) => false,
+            Effect::EndExecutor
+            | Effect::RecordLoss(_)
+            | Effect::Fail(_)
+            | Effect::Unmount
+            | Effect::RemoveVolume
+            | Effect::CleanExecutor
+            | Effect::DropFinalizer
+            | Effect::Launch(Job::Forget) => true,
+            Effect::AddFinalizer
+            | Effect::Begin(_)
+            | Effect::CreateVolume
+            | Effect::CutSnapshot
+            | Effect::GrowVolume
+            | Effect::Mount
+            | Effect::Publish
+            | Effect::Launch(Job::Copy { .. }) => false,
         }
     }
 }

@@ -9,7 +9,7 @@ mod restore;
 mod snapshot;
 mod volume;
 
-use crate::{Action, Intent, Observed};
+use crate::{Action, Effect, Intent, Observed};
 
 /// The next thing to do for what was observed.
 pub fn decide(observed: &Observed) -> Action {
@@ -17,7 +17,7 @@ pub fn decide(observed: &Observed) -> Action {
         return deletion::decide(observed);
     }
     if !observed.finalizer {
-        return Action::AddFinalizer;
+        return Action::Do(Effect::AddFinalizer);
     }
     match &observed.intent {
         Intent::Volume(local) => volume::decide(observed, local, volume::Origin::Empty),

@@ -11,7 +11,7 @@ mod observed;
 mod record;
 mod seen;
 
-pub use action::{Action, Failure, Wait};
+pub use action::{Action, Effect, Failure, Wait};
 pub use decide::decide;
 pub use ids::{Attempt, Bytes, Epoch, InvalidId, Launch, VolumeId};
 pub use observed::{

@@ -23,6 +23,16 @@ pub struct Observed {
     pub trouble: Option<Trouble>,
 }
 
+impl Observed {
+    /// Whether the object is filled from a repository.
+    pub fn intent_is_restore(&self) -> bool {
+        match self.intent {
+            Intent::Restore(..) => true,
+            Intent::Volume(_) | Intent::LocalSnapshot(..) | Intent::OnlineSnapshot(..) => false,
+        }
+    }
+}
+
 /// What a LogicalVolume is for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Intent {

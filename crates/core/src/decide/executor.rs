@@ -3,7 +3,7 @@
 //! There is never more than one executor for an object: a launch is decided on only where none is seen, and an
 //! executor that cannot be seen is waited for.
 
-use crate::{Action, Job, Lease, Life, Observed, Record, Seen, State, Wait};
+use crate::{Action, Effect, Job, Lease, Life, Observed, Record, Seen, State, Wait};
 
 /// The job that an attempt's record allows now.
 pub(super) fn due(record: &Record) -> Job {
@@ -21,9 +21,9 @@ pub(super) fn while_open(observed: &Observed, record: &Record, backoff_limit: u3
     Some(match (executor.life, is_due) {
         (Life::Alive, true) => alive(observed, if claimed(record) { Wait::Copy } else { Wait::Claim }),
         // Nothing it could still write is legal.
-        (Life::Alive, false) => Action::EndExecutor,
-        (Life::Ended, true) => Action::RecordLoss(record.launch()),
-        (Life::Ended, false) => Action::CleanExecutor,
+        (Life::Alive, false) => Action::Do(Effect::EndExecutor),
+        (Life::Ended, true) => Action::Do(Effect::RecordLoss(record.launch())),
+        (Life::Ended, false) => Action::Do(Effect::CleanExecutor),
     })
 }
 
@@ -34,7 +34,7 @@ pub(super) fn after_end(observed: &Observed) -> Option<Action> {
         Seen::Absent => None,
         Seen::Present(executor) => Some(match executor.life {
             Life::Alive => alive(observed, Wait::ExecutorExit),
-            Life::Ended => Action::CleanExecutor,
+            Life::Ended => Action::Do(Effect::CleanExecutor),
         }),
     }
 }
@@ -44,17 +44,19 @@ pub(super) fn alive(observed: &Observed, wait: Wait) -> Action {
     match observed.lease {
         Seen::Unknown => Action::Wait(Wait::LeaseUnknown),
         Seen::Absent | Seen::Present(Lease::Fresh) => Action::Wait(wait),
-        Seen::Present(Lease::Expired) => Action::EndExecutor,
+        Seen::Present(Lease::Expired) => Action::Do(Effect::EndExecutor),
     }
 }
 
 fn without_executor(record: &Record, backoff_limit: u32) -> Option<Action> {
     if record.lost >= backoff_limit {
-        return Some(Action::Fail(crate::Failure::ExecutorsLost(record.lost)));
+        return Some(Action::Do(Effect::Fail(crate::Failure::ExecutorsLost(record.lost))));
     }
     match &record.state {
         // The holder is gone without a trace: the launch that claimed is lost, and the next one is due.
-        State::Running(claim) if claim.launch == record.launch() => Some(Action::RecordLoss(record.launch())),
+        State::Running(claim) if claim.launch == record.launch() => {
+            Some(Action::Do(Effect::RecordLoss(record.launch())))
+        }
         State::Running(_) | State::Pending | State::Succeeded | State::Failed => None,
     }
 }

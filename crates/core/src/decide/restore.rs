@@ -2,26 +2,27 @@
 
 use super::snapshot::{begin_again, launch_successor, launch_when_ready};
 use super::{executor, volume};
-use crate::{Action, Failure, Local, Observed, Online, Record, Seen, State, Wait};
+use crate::{Action, Effect, Failure, Local, Observed, Online, Record, Seen, State, Wait};
 
 pub(super) fn decide(observed: &Observed, online: &Online, local: &Local) -> Action {
     let Some(record) = &online.record else {
-        return Action::Begin(online.attempt);
+        return Action::Do(Effect::Begin(online.attempt));
     };
     match record.state {
         State::Pending => executor::while_open(observed, record, online.backoff_limit)
             .unwrap_or_else(|| pending(observed, online, record)),
         State::Running(_) => executor::while_open(observed, record, online.backoff_limit)
             .unwrap_or_else(|| succeed_executor(observed, online, record)),
-        State::Succeeded => executor::after_end(observed)
-            .unwrap_or_else(|| volume::decide(observed, local, volume::Origin::Restored)),
+        State::Succeeded => {
+            executor::after_end(observed).unwrap_or_else(|| volume::decide(observed, local, volume::Origin::Restored))
+        }
         State::Failed => failed(observed, online, record),
     }
 }
 
 fn pending(observed: &Observed, online: &Online, record: &Record) -> Action {
     match observed.trouble {
-        Some(trouble) => Action::Fail(Failure::Trouble(trouble)),
+        Some(trouble) => Action::Do(Effect::Fail(Failure::Trouble(trouble))),
         None => prepare(observed).unwrap_or_else(|| launch_when_ready(online, record)),
     }
 }
@@ -35,12 +36,12 @@ fn succeed_executor(observed: &Observed, online: &Online, record: &Record) -> Ac
 fn prepare(observed: &Observed) -> Option<Action> {
     match observed.volume {
         Seen::Unknown => return Some(Action::Wait(Wait::VolumeUnknown)),
-        Seen::Absent => return Some(Action::CreateVolume),
+        Seen::Absent => return Some(Action::Do(Effect::CreateVolume)),
         Seen::Present(_) => {}
     }
     match observed.mount {
         Seen::Unknown => Some(Action::Wait(Wait::MountUnknown)),
-        Seen::Absent => Some(Action::Mount),
+        Seen::Absent => Some(Action::Do(Effect::Mount)),
         Seen::Present(()) => None,
     }
 }
@@ -53,11 +54,11 @@ fn failed(observed: &Observed, online: &Online, record: &Record) -> Action {
     match observed.mount {
         Seen::Unknown => return Action::Wait(Wait::MountUnknown),
         Seen::Absent => {}
-        Seen::Present(()) => return Action::Unmount,
+        Seen::Present(()) => return Action::Do(Effect::Unmount),
     }
     match observed.volume {
         Seen::Unknown => Action::Wait(Wait::VolumeUnknown),
-        Seen::Present(_) => Action::RemoveVolume,
+        Seen::Present(_) => Action::Do(Effect::RemoveVolume),
         Seen::Absent => begin_again(online, record),
     }
 }

@@ -1,11 +1,11 @@
 //! Online snapshots: cut, mount, launch; then leave the executor alone; then tear down.
 
 use super::executor;
-use crate::{Action, Failure, Observed, Online, Record, Seen, Source, State, Storage, Trouble, Wait};
+use crate::{Action, Effect, Failure, Observed, Online, Record, Seen, Source, State, Storage, Trouble, Wait};
 
 pub(super) fn decide(observed: &Observed, online: &Online, source: Seen<Source>) -> Action {
     let Some(record) = &online.record else {
-        return Action::Begin(online.attempt);
+        return Action::Do(Effect::Begin(online.attempt));
     };
     match record.state {
         State::Pending => executor::while_open(observed, record, online.backoff_limit)
@@ -20,7 +20,7 @@ pub(super) fn decide(observed: &Observed, online: &Online, source: Seen<Source>)
 
 fn pending(observed: &Observed, online: &Online, record: &Record, source: Seen<Source>) -> Action {
     if let Some(trouble) = observed.trouble {
-        return Action::Fail(Failure::Trouble(trouble));
+        return Action::Do(Effect::Fail(Failure::Trouble(trouble)));
     }
     match observed.volume {
         Seen::Unknown => return Action::Wait(Wait::VolumeUnknown),
@@ -29,7 +29,7 @@ fn pending(observed: &Observed, online: &Online, record: &Record, source: Seen<S
     }
     match observed.mount {
         Seen::Unknown => return Action::Wait(Wait::MountUnknown),
-        Seen::Absent => return Action::Mount,
+        Seen::Absent => return Action::Do(Effect::Mount),
         Seen::Present(()) => {}
     }
     launch_when_ready(online, record)
@@ -38,10 +38,10 @@ fn pending(observed: &Observed, online: &Online, record: &Record, source: Seen<S
 fn cut(source: Seen<Source>, overdue: bool) -> Action {
     match source {
         Seen::Unknown => Action::Wait(Wait::SourceUnknown),
-        Seen::Absent | Seen::Present(Source::Never) => Action::Fail(Failure::SourceGone),
-        Seen::Present(Source::NotYet) if overdue => Action::Fail(Failure::SourceNotReady),
+        Seen::Absent | Seen::Present(Source::Never) => Action::Do(Effect::Fail(Failure::SourceGone)),
+        Seen::Present(Source::NotYet) if overdue => Action::Do(Effect::Fail(Failure::SourceNotReady)),
         Seen::Present(Source::NotYet) => Action::Wait(Wait::SourceNotReady),
-        Seen::Present(Source::Ready) => Action::CutSnapshot,
+        Seen::Present(Source::Ready) => Action::Do(Effect::CutSnapshot),
     }
 }
 
@@ -49,10 +49,12 @@ fn cut(source: Seen<Source>, overdue: bool) -> Action {
 pub(super) fn launch_when_ready(online: &Online, record: &Record) -> Action {
     match online.storage {
         Seen::Unknown => Action::Wait(Wait::StorageUnknown),
-        Seen::Absent | Seen::Present(Storage::NotReady) if online.overdue => Action::Fail(Failure::StorageNotReady),
+        Seen::Absent | Seen::Present(Storage::NotReady) if online.overdue => {
+            Action::Do(Effect::Fail(Failure::StorageNotReady))
+        }
         Seen::Absent => Action::Wait(Wait::StorageMissing),
         Seen::Present(Storage::NotReady) => Action::Wait(Wait::StorageNotReady),
-        Seen::Present(Storage::Ready) => Action::Launch(executor::due(record)),
+        Seen::Present(Storage::Ready) => Action::Do(Effect::Launch(executor::due(record))),
     }
 }
 
@@ -65,7 +67,7 @@ fn succeed_executor(observed: &Observed, online: &Online, record: &Record) -> Ac
             Seen::Absent => {}
             Seen::Present(_) => match observed.mount {
                 Seen::Unknown => return Action::Wait(Wait::MountUnknown),
-                Seen::Absent => return Action::Mount,
+                Seen::Absent => return Action::Do(Effect::Mount),
                 Seen::Present(()) => {}
             },
         }
@@ -76,13 +78,13 @@ fn succeed_executor(observed: &Observed, online: &Online, record: &Record) -> Ac
 /// A successor that cannot be launched counts as lost, so that the attempt ends.
 pub(super) fn launch_successor(observed: &Observed, online: &Online, record: &Record) -> Action {
     if observed.trouble == Some(Trouble::Launch) {
-        return Action::RecordLoss(record.launch());
+        return Action::Do(Effect::RecordLoss(record.launch()));
     }
     match online.storage {
         Seen::Unknown => Action::Wait(Wait::StorageUnknown),
-        Seen::Absent if online.overdue => Action::RecordLoss(record.launch()),
+        Seen::Absent if online.overdue => Action::Do(Effect::RecordLoss(record.launch())),
         Seen::Absent => Action::Wait(Wait::StorageMissing),
-        Seen::Present(Storage::NotReady | Storage::Ready) => Action::Launch(executor::due(record)),
+        Seen::Present(Storage::NotReady | Storage::Ready) => Action::Do(Effect::Launch(executor::due(record))),
     }
 }
 
@@ -93,11 +95,11 @@ fn ended(observed: &Observed, online: &Online, record: &Record, keep: bool) -> A
     match observed.mount {
         Seen::Unknown => return Action::Wait(Wait::MountUnknown),
         Seen::Absent => {}
-        Seen::Present(()) => return Action::Unmount,
+        Seen::Present(()) => return Action::Do(Effect::Unmount),
     }
     match observed.volume {
         Seen::Unknown if !keep => return Action::Wait(Wait::VolumeUnknown),
-        Seen::Present(_) if !keep => return Action::RemoveVolume,
+        Seen::Present(_) if !keep => return Action::Do(Effect::RemoveVolume),
         Seen::Unknown | Seen::Absent | Seen::Present(_) => {}
     }
     begin_again(online, record)
@@ -106,7 +108,7 @@ fn ended(observed: &Observed, online: &Online, record: &Record, keep: bool) -> A
 /// A failed attempt is followed by a higher one when the user asks for it.
 pub(super) fn begin_again(online: &Online, record: &Record) -> Action {
     if record.state == State::Failed && online.attempt > record.attempt {
-        Action::Begin(online.attempt)
+        Action::Do(Effect::Begin(online.attempt))
     } else {
         Action::Settled
     }

@@ -1,6 +1,6 @@
 //! Volumes that applications use: made once, grown when asked, published when they are there.
 
-use crate::{Action, Local, Observed, Seen, Source, Trouble, Wait};
+use crate::{Action, Effect, Local, Observed, Seen, Source, Trouble, Wait};
 
 /// Where a volume's first content comes from.
 #[derive(Clone, Copy)]
@@ -20,18 +20,18 @@ pub(super) fn decide(observed: &Observed, local: &Local, origin: Origin) -> Acti
         Seen::Present(volume) => volume,
     };
     if volume.size < local.size && observed.trouble.is_none() {
-        return Action::GrowVolume;
+        return Action::Do(Effect::GrowVolume);
     }
     match (local.serve, observed.mount) {
         (true, Seen::Unknown) => return Action::Wait(Wait::MountUnknown),
         (true, Seen::Absent) if observed.trouble == Some(Trouble::Mount) => {
             return Action::Wait(Wait::Trouble(Trouble::Mount));
         }
-        (true, Seen::Absent) => return Action::Mount,
+        (true, Seen::Absent) => return Action::Do(Effect::Mount),
         (true, Seen::Present(())) | (false, _) => {}
     }
     if local.published != Some(volume.size) {
-        return Action::Publish;
+        return Action::Do(Effect::Publish);
     }
     match observed.trouble {
         Some(trouble) => Action::Wait(Wait::Trouble(trouble)),
@@ -47,11 +47,11 @@ fn make(observed: &Observed, local: &Local, origin: Origin) -> Action {
         return Action::Wait(Wait::Trouble(trouble));
     }
     match origin {
-        Origin::Empty => Action::CreateVolume,
+        Origin::Empty => Action::Do(Effect::CreateVolume),
         Origin::Restored => Action::Wait(Wait::VolumeLost),
         Origin::Source(Seen::Unknown) => Action::Wait(Wait::SourceUnknown),
         Origin::Source(Seen::Absent | Seen::Present(Source::Never)) => Action::Wait(Wait::SourceGone),
         Origin::Source(Seen::Present(Source::NotYet)) => Action::Wait(Wait::SourceNotReady),
-        Origin::Source(Seen::Present(Source::Ready)) => Action::CutSnapshot,
+        Origin::Source(Seen::Present(Source::Ready)) => Action::Do(Effect::CutSnapshot),
     }
 }

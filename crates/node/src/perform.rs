@@ -1,0 +1,393 @@
+//! Doing the one thing that was decided on. Everything here may be repeated: what is done already is found done.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::coordination::v1::Lease as LeaseObject;
+use k8s_openapi::api::core::v1::Secret as SecretObject;
+use kube::api::DeleteParams;
+use kube::{Api, ResourceExt};
+use lvault_api::task::{LeaseTerms, MountedFolder, Secret, Task, Work, lease_name};
+use lvault_api::{AccessType, Filesystem, LogicalVolume, SnapshotBackupStorage, Wanted, keys, repository_path};
+use lvault_core::{Effect, Job, Trouble, VolumeId, Wait};
+use lvault_engines::{Access, EngineError, NewSnapshot, NewVolume, Retry, VolumeEngine};
+use tracing::warn;
+
+use crate::agent::{After, Agent};
+use crate::launcher::{Change, LaunchError};
+use crate::observe::{View, answered};
+
+/// Why an effect did not work.
+#[derive(Debug)]
+pub(crate) enum Failed {
+    /// Repeating it does not help.
+    Finally(Trouble, i32, String),
+    /// It may work later, or nobody knows whether it worked.
+    ForNow(Option<Trouble>, String),
+    /// Somebody else has written meanwhile: read again, decide again.
+    Conflict,
+}
+
+/// gRPC codes, as they stand in `status.code`.
+const INVALID_ARGUMENT: i32 = 3;
+const RESOURCE_EXHAUSTED: i32 = 8;
+const INTERNAL: i32 = 13;
+
+impl Agent {
+    /// Does what was decided on.
+    pub(crate) async fn perform(&self, view: &View, effect: Effect) -> After {
+        match self.attempt(view, effect).await {
+            Ok(after) => {
+                self.troubles.worked(&view.id);
+                after
+            }
+            Err(Failed::Conflict) => After::Now,
+            // A teardown has no other way to end than to work, so nothing in it fails for good.
+            Err(Failed::Finally(trouble, code, message)) if !view.observed.deleting => {
+                self.note_trouble(view, trouble, code, message).await
+            }
+            Err(Failed::ForNow(Some(trouble), message)) if view.is_overdue() && !view.observed.deleting => {
+                let message = format!("{message} (tried until the attempt's start deadline)");
+                self.note_trouble(view, trouble, INTERNAL, message).await
+            }
+            Err(Failed::ForNow(_, message) | Failed::Finally(_, _, message)) => {
+                let pause = self.troubles.pause(&view.id);
+                warn!("{}: {effect:?}: {message}", view.object.name_any());
+                // What the status says is a courtesy; the next pass tries to say it again.
+                let _ = self.write_problem(view, INTERNAL, &message).await;
+                After::Pause(pause)
+            }
+        }
+    }
+
+    async fn note_trouble(&self, view: &View, trouble: Trouble, code: i32, message: String) -> After {
+        warn!("{}: {}: {message}", view.object.name_any(), trouble.code());
+        self.troubles.set(&view.id, view.circumstance.clone(), trouble, message.clone());
+        let _ = self.write_problem(view, code, &message).await;
+        After::Now
+    }
+
+    async fn attempt(&self, view: &View, effect: Effect) -> Result<After, Failed> {
+        let id = view.id.clone();
+        match effect {
+            Effect::AddFinalizer => self.write_finalizers(view, true).await?,
+            Effect::DropFinalizer => {
+                self.write_finalizers(view, false).await?;
+                self.troubles.forget(&id);
+                return Ok(After::Gone(id));
+            }
+            Effect::Begin(attempt) => self.write_begin(view, attempt).await?,
+            Effect::Publish => self.write_published(view).await?,
+            Effect::RecordLoss(launch) => {
+                let words = self.last_words(&id).await;
+                self.write_loss(view, launch, words).await?;
+            }
+            Effect::Fail(failure) => self.write_failure(view, failure).await?,
+            Effect::CreateVolume => {
+                let size = view.spec.as_ref().map(|spec| spec.size).unwrap_or_default();
+                let filesystem = engine_filesystem(view)?;
+                let new = NewVolume { id, size, filesystem };
+                self.engine_effect(Trouble::Create, move |engine| engine.ensure_volume(&new)).await?;
+            }
+            Effect::CutSnapshot => {
+                let (source, access) = self.source(view).await?;
+                let new = NewSnapshot { id, source, access };
+                self.engine_effect(Trouble::Cut, move |engine| engine.ensure_snapshot(&new)).await?;
+            }
+            Effect::GrowVolume => {
+                let size = view.spec.as_ref().map(|spec| spec.size).unwrap_or_default();
+                self.engine_effect(Trouble::Grow, move |engine| engine.ensure_size(&id, size)).await?;
+            }
+            Effect::Mount => {
+                self.engine_effect(Trouble::Mount, move |engine| engine.ensure_attached(&id)).await?;
+            }
+            Effect::Unmount => {
+                self.engine_removal(move |engine| engine.ensure_detached(&id)).await?;
+            }
+            Effect::RemoveVolume => {
+                self.engine_removal(move |engine| engine.ensure_absent(&id)).await?;
+            }
+            Effect::Launch(job) => return self.launch(view, job).await,
+            Effect::EndExecutor => {
+                let ended = self.launcher_call(move |launcher| launcher.ensure_ended(&id)).await;
+                return match ended {
+                    // Its lock is free a moment after it was killed.
+                    Ok(Change::Changed) => Ok(After::Pause(Duration::from_millis(100))),
+                    Ok(Change::Unchanged) => Ok(After::Pause(Duration::from_secs(1))),
+                    Err(error) => Err(Failed::ForNow(None, error.to_string())),
+                };
+            }
+            Effect::CleanExecutor => self.clean_executor(view).await?,
+        }
+        Ok(After::Now)
+    }
+
+    /// Nothing is to be done. A problem that stood in the status is over.
+    pub(crate) async fn settle(&self, view: &View) -> After {
+        self.troubles.worked(&view.id);
+        match self.write_no_problem(view).await {
+            Ok(()) => After::Idle,
+            Err(_) => After::Pause(Duration::from_secs(1)),
+        }
+    }
+
+    /// Nothing can be done now. What the user can do about it stands in the status.
+    pub(crate) async fn wait(&self, view: &View, wait: Wait) -> After {
+        let poll = (self.config.lease_duration / 6).clamp(Duration::from_millis(100), Duration::from_secs(5));
+        match wait {
+            Wait::Claim | Wait::Copy | Wait::ExecutorExit | Wait::Forget => After::Pause(poll),
+            Wait::VolumeUnknown
+            | Wait::MountUnknown
+            | Wait::ExecutorUnknown
+            | Wait::LeaseUnknown
+            | Wait::SourceUnknown
+            | Wait::StorageUnknown => After::Pause(self.troubles.pause(&view.id)),
+            Wait::SourceNotReady | Wait::SourceGone | Wait::StorageMissing | Wait::StorageNotReady => {
+                let problem = self.explain(view, wait);
+                let _ = self.write_problem(view, INTERNAL, &problem).await;
+                After::Pause(Duration::from_secs(5).min(self.config.start_deadline))
+            }
+            Wait::ForgetRetry => After::Pause(self.troubles.forget_waits(&view.id).unwrap_or(poll)),
+            Wait::VolumeLost => {
+                let _ = self.write_problem(view, INTERNAL, &self.explain(view, wait)).await;
+                After::Idle
+            }
+            Wait::Trouble(trouble) => {
+                let message = view.trouble.clone().unwrap_or_else(|| wait.to_string());
+                let code = if trouble == Trouble::Invalid { INVALID_ARGUMENT } else { INTERNAL };
+                let _ = self.write_problem(view, code, &message).await;
+                After::Pause(Duration::from_secs(300))
+            }
+        }
+    }
+
+    /// A reason to wait, with the names that it is about and what to do.
+    fn explain(&self, view: &View, wait: Wait) -> String {
+        let storage = view.storage().map(ToString::to_string).unwrap_or_default();
+        let source = view.object.spec.source.clone().unwrap_or_default();
+        match wait {
+            Wait::StorageMissing => {
+                format!("the storage {storage} does not exist: create it, or name another in a new snapshot")
+            }
+            Wait::StorageNotReady => {
+                format!("the storage {storage} is not ready: `lvault storage list` says why")
+            }
+            Wait::SourceNotReady => format!("the source volume {source} is not ready yet"),
+            Wait::SourceGone => {
+                format!("the source volume {source} does not exist on this node, or has no local data")
+            }
+            Wait::VolumeLost => {
+                "the volume was published and is gone from its node; no empty one is put in its place. Restore it from a \
+                 snapshot, or delete this object"
+                    .to_owned()
+            }
+            Wait::VolumeUnknown
+            | Wait::MountUnknown
+            | Wait::ExecutorUnknown
+            | Wait::LeaseUnknown
+            | Wait::SourceUnknown
+            | Wait::StorageUnknown
+            | Wait::Claim
+            | Wait::Copy
+            | Wait::ExecutorExit
+            | Wait::Forget
+            | Wait::ForgetRetry
+            | Wait::Trouble(_) => wait.to_string(),
+        }
+    }
+
+    async fn engine_effect<T: Send + 'static>(
+        &self,
+        trouble: Trouble,
+        call: impl FnOnce(&dyn VolumeEngine) -> Result<T, EngineError> + Send + 'static,
+    ) -> Result<(), Failed> {
+        self.engine_call(call).await.map(drop).map_err(|error| {
+            let message = error.to_string();
+            let code = if matches!(error, EngineError::NoSpace { .. }) { RESOURCE_EXHAUSTED } else { INTERNAL };
+            match error.retry() {
+                Retry::Never => Failed::Finally(trouble, code, message),
+                Retry::Later => Failed::ForNow(Some(trouble), message),
+                // A time-out says nothing about what happened: it is looked at again, and never becomes a failure.
+                Retry::Unknown => Failed::ForNow(None, message),
+            }
+        })
+    }
+
+    /// Taking something away is tried until it works: nothing else may happen before.
+    async fn engine_removal<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&dyn VolumeEngine) -> Result<T, EngineError> + Send + 'static,
+    ) -> Result<(), Failed> {
+        self.engine_call(call).await.map(drop).map_err(|error| Failed::ForNow(None, error.to_string()))
+    }
+
+    async fn source(&self, view: &View) -> Result<(VolumeId, Access), Failed> {
+        let (name, access) = match view.spec.as_ref().map(|spec| &spec.wanted) {
+            Ok(Wanted::LocalSnapshot { source, access: AccessType::Rw }) => (source, Access::ReadWrite),
+            Ok(Wanted::LocalSnapshot { source, access: AccessType::Ro } | Wanted::OnlineSnapshot { source, .. }) => {
+                (source, Access::ReadOnly)
+            }
+            Ok(Wanted::Volume | Wanted::Restore { .. }) | Err(_) => return Err(Failed::Conflict),
+        };
+        let source = self.source_object(name).await?.ok_or(Failed::Conflict)?;
+        let id = VolumeId::parse(source.uid().as_deref().unwrap_or_default()).map_err(|_| Failed::Conflict)?;
+        Ok((id, access))
+    }
+
+    pub(crate) async fn source_object(&self, name: &str) -> Result<Option<LogicalVolume>, Failed> {
+        let api: Api<LogicalVolume> = Api::all(self.client.clone());
+        let read = answered(api.get_opt(name)).await;
+        read.map_err(|e| Failed::ForNow(None, format!("cannot read the source volume {name}: {e}")))
+    }
+
+    async fn last_words(&self, id: &VolumeId) -> Option<String> {
+        let id = id.clone();
+        self.launcher_call(move |launcher| Ok(launcher.last_words(&id))).await.ok().flatten()
+    }
+
+    /// Removes the lease before the folder: a crash in between leaves the folder, which leads back here.
+    async fn clean_executor(&self, view: &View) -> Result<(), Failed> {
+        let Some(executor) = view.observed.executor.present() else { return Ok(()) };
+        let api: Api<LeaseObject> = Api::namespaced(self.client.clone(), &self.config.namespace);
+        let name = lease_name(view.id.as_str(), executor.job);
+        let deleted = answered(async {
+            match api.delete(&name, &DeleteParams::default()).await {
+                Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+                other => other.map(drop),
+            }
+        });
+        deleted.await.map_err(|e| Failed::ForNow(None, format!("cannot remove the lease {name}: {e}")))?;
+        self.leases.forget(&view.id);
+        let id = view.id.clone();
+        let removed = self.launcher_call(move |launcher| launcher.ensure_removed(&id)).await;
+        removed.map(drop).map_err(|error| Failed::ForNow(None, error.to_string()))
+    }
+
+    async fn launch(&self, view: &View, job: Job) -> Result<After, Failed> {
+        let task = self.task(view, job).await?;
+        if job == Job::Forget {
+            self.troubles.forget_launched(&view.id);
+        }
+        let id = view.id.clone();
+        match self.launcher_call(move |launcher| launcher.ensure_launched(&id, job, &task)).await {
+            Ok(_) => Ok(After::Now),
+            Err(error @ LaunchError::Impossible(_)) => {
+                Err(Failed::Finally(Trouble::Launch, INTERNAL, error.to_string()))
+            }
+            Err(error @ (LaunchError::Occupied(_) | LaunchError::Io { .. })) => {
+                Err(Failed::ForNow(Some(Trouble::Launch), error.to_string()))
+            }
+        }
+    }
+
+    /// Everything an executor has to know.
+    async fn task(&self, view: &View, job: Job) -> Result<Task, Failed> {
+        let later = |message: String| Failed::ForNow(Some(Trouble::Launch), message);
+        let reference = view.storage().cloned().ok_or(Failed::Conflict)?;
+        let api: Api<SnapshotBackupStorage> = Api::namespaced(self.client.clone(), &reference.namespace);
+        let read = answered(api.get_opt(&reference.name)).await;
+        let storage = read.map_err(|e| later(format!("cannot read the storage {reference}: {e}")))?;
+        let storage = storage.ok_or_else(|| later(format!("the storage {reference} does not exist")))?;
+        let password = self.password(&storage, &reference.namespace).await?;
+        let name = view.object.name_any();
+        let (operation, suffix) = match (job, view.observed.intent_is_restore()) {
+            (Job::Copy { attempt, launch }, restore) => {
+                (if restore { "restore" } else { "backup" }, format!("{attempt}-{launch}"))
+            }
+            (Job::Forget, _) => ("delete", "1".to_owned()),
+        };
+        Ok(Task {
+            name: format!("{operation}-{name}-{suffix}"),
+            volume: name,
+            uid: view.id.as_str().to_owned(),
+            work: self.work(view, job)?,
+            path: self.path(view).await?,
+            storage: reference,
+            storage_spec: storage.spec,
+            password,
+            api: self.config.api.clone(),
+            lease: LeaseTerms {
+                namespace: self.config.namespace.clone(),
+                name: lease_name(view.id.as_str(), job),
+                duration_seconds: self.config.lease_duration.as_secs().max(1),
+            },
+            progress_seconds: self.config.progress_interval.as_secs().max(1),
+        })
+    }
+
+    fn work(&self, view: &View, job: Job) -> Result<Work, Failed> {
+        let Job::Copy { attempt, launch } = job else { return Ok(Work::Forget) };
+        let (attempt, launch) = (attempt.get(), launch.get());
+        let device = match &view.mounted {
+            None => None,
+            Some(path) => {
+                let metadata = std::fs::metadata(path).map_err(|e| {
+                    Failed::ForNow(Some(Trouble::Mount), format!("cannot look at {}: {e}", path.display()))
+                })?;
+                Some(metadata.dev())
+            }
+        };
+        let folder = MountedFolder { path: view.mounted.clone(), device };
+        match view.spec.as_ref().map(|spec| (&spec.wanted, spec.size)) {
+            Ok((Wanted::Restore { restore, .. }, size)) => {
+                let snapshot = restore.snapshot_id.clone();
+                Ok(Work::Restore { attempt, launch, folder, snapshot, size: size.0 })
+            }
+            Ok((Wanted::OnlineSnapshot { source, .. }, _)) => {
+                // Host and path are labels, the same for every node and run, so that the parent is always found.
+                let (host, as_path) = ("lvault".to_owned(), format!("/{source}"));
+                let copies = !self.engine.capabilities().atomic_snapshots;
+                Ok(Work::Backup { attempt, launch, folder, host, as_path, copies })
+            }
+            Ok((Wanted::Volume | Wanted::LocalSnapshot { .. }, _)) | Err(_) => Err(Failed::Conflict),
+        }
+    }
+
+    /// The repository's path, as it was fixed when the attempt began.
+    async fn path(&self, view: &View) -> Result<String, Failed> {
+        if let Some(restore) = &view.object.spec.restore {
+            return Ok(restore.path.clone());
+        }
+        if let Some(path) = view.transfer().and_then(|transfer| transfer.path.clone()) {
+            return Ok(path);
+        }
+        let source = view.object.spec.source.clone().unwrap_or_default();
+        Ok(match self.source_object(&source).await? {
+            Some(source) => repository_path(&source),
+            None => format!("default/{source}"),
+        })
+    }
+
+    async fn password(&self, storage: &SnapshotBackupStorage, namespace: &str) -> Result<Secret, Failed> {
+        let later = |message: String| Failed::ForNow(Some(Trouble::Launch), message);
+        let name = storage.secret_name();
+        let api: Api<SecretObject> = Api::namespaced(self.client.clone(), namespace);
+        let read = answered(api.get_opt(&name)).await;
+        let secret = read.map_err(|e| later(format!("cannot read the Secret {namespace}/{name}: {e}")))?;
+        let secret = secret.ok_or_else(|| {
+            later(format!("the Secret {namespace}/{name} does not exist: create it with the key RESTIC_PASSWORD"))
+        })?;
+        let data: BTreeMap<String, ByteString> = secret.data.unwrap_or_default();
+        let password = data.get(keys::RESTIC_PASSWORD).map(|value| String::from_utf8(value.0.clone()));
+        match password {
+            Some(Ok(password)) if !password.is_empty() => Ok(Secret(password)),
+            Some(_) => Err(later(format!("RESTIC_PASSWORD in the Secret {namespace}/{name} is empty or no text"))),
+            None => Err(later(format!("the Secret {namespace}/{name} has no key RESTIC_PASSWORD"))),
+        }
+    }
+}
+
+/// The filesystem asked for, in the engine's words.
+fn engine_filesystem(view: &View) -> Result<Option<lvault_engines::Filesystem>, Failed> {
+    match view.spec.as_ref().ok().and_then(|spec| spec.filesystem) {
+        None => Ok(None),
+        Some(Filesystem::Ext4) => Ok(Some(lvault_engines::Filesystem::Ext4)),
+        Some(Filesystem::Xfs) => Ok(Some(lvault_engines::Filesystem::Xfs)),
+        Some(Filesystem::Btrfs) => {
+            let message = "spec.filesystem: btrfs is not supported by this engine: use ext4 or xfs".to_owned();
+            Err(Failed::Finally(Trouble::Create, INVALID_ARGUMENT, message))
+        }
+    }
+}
