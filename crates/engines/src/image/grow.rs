@@ -9,7 +9,6 @@ use std::path::Path;
 
 use lvault_core::{Bytes, VolumeId};
 
-use super::kernel::View;
 use super::{ImageEngine, whole_blocks};
 use crate::engine::{Change, Filesystem};
 use crate::error::{EngineError, Retry};
@@ -58,12 +57,12 @@ impl ImageEngine {
         held: &File,
     ) -> Result<(), EngineError> {
         let file = self.image_of(store, &record.id)?;
-        let view = View::read(&self.tools)?;
+        let view = self.kernel.view()?;
         let mut device = None;
         for attached in view.loops_of(file) {
             let attempted = format!("telling {} that volume {} has grown", attached.path.display(), record.id);
             let args = [OsStr::new("--set-capacity"), attached.path.as_os_str()];
-            self.tools.run(Tool::Losetup, &args, Some(held), &attempted)?.ok(&attempted, Retry::Later)?;
+            self.kernel.tools.run(Tool::Losetup, &args, Some(held), &attempted)?.ok(&attempted, Retry::Later)?;
             device = device.or_else(|| view.is_mounted(attached).then_some(&attached.path));
         }
         let point = view.mounts_of(file).first().map(|mount| mount.point.clone());
@@ -88,7 +87,7 @@ impl ImageEngine {
     fn check_ext4(&self, id: &VolumeId, image: &Path, held: &File) -> Result<(), EngineError> {
         let attempted = format!("checking volume {id} before it grows");
         let args = [OsStr::new("-f"), OsStr::new("-p"), image.as_os_str()];
-        let finished = self.tools.run(Tool::E2fsck, &args, Some(held), &attempted)?;
+        let finished = self.kernel.tools.run(Tool::E2fsck, &args, Some(held), &attempted)?;
         match finished.code() {
             // 1: errors were found and corrected.
             Some(0 | 1) => Ok(()),
@@ -101,7 +100,7 @@ impl ImageEngine {
 
     fn resize_ext4(&self, id: &VolumeId, what: &Path, held: &File, online: bool) -> Result<(), EngineError> {
         let attempted = format!("growing ext4 on volume {id}");
-        let finished = self.tools.run(Tool::Resize2fs, &[what.as_os_str()], Some(held), &attempted)?;
+        let finished = self.kernel.tools.run(Tool::Resize2fs, &[what.as_os_str()], Some(held), &attempted)?;
         let refused = finished.code() != Some(0) && finished.stderr.contains("Permission denied");
         if online && refused && !has_capability(CAP_SYS_RESOURCE) {
             return Err(EngineError::MissingCapability { attempted, capability: "CAP_SYS_RESOURCE" });
@@ -111,7 +110,7 @@ impl ImageEngine {
 
     fn grow_xfs(&self, id: &VolumeId, point: &Path, held: &File) -> Result<(), EngineError> {
         let attempted = format!("growing XFS on volume {id}");
-        let finished = self.tools.run(Tool::XfsGrowfs, &[point.as_os_str()], Some(held), &attempted)?;
+        let finished = self.kernel.tools.run(Tool::XfsGrowfs, &[point.as_os_str()], Some(held), &attempted)?;
         finished.ok(&attempted, Retry::Later).map(|_| ())
     }
 }

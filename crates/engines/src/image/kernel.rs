@@ -11,6 +11,7 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{major, minor};
 use serde_json::Value;
@@ -19,6 +20,7 @@ use crate::error::{EngineError, Retry};
 use crate::tools::{Tool, Tools};
 
 const MOUNTINFO: &str = "/proc/self/mountinfo";
+const SYS_BLOCK: &str = "/sys/block";
 /// The major number of loop devices.
 const LOOP_MAJOR: u32 = 7;
 
@@ -73,16 +75,57 @@ pub(super) struct View {
     by_device: HashMap<Device, usize>,
 }
 
-impl View {
-    /// Asks the kernel: one read, and one run of `losetup` where any loop device is in use.
-    pub(super) fn read(tools: &Tools) -> Result<View, EngineError> {
+/// Whom to ask. It remembers the loop devices for as long as the kernel says that none was attached or released since.
+#[derive(Debug)]
+pub(super) struct Kernel {
+    pub(super) tools: Tools,
+    known: Mutex<Option<Known>>,
+}
+
+#[derive(Debug)]
+struct Known {
+    in_use: Vec<InUse>,
+    loops: Vec<LoopDevice>,
+}
+
+/// A loop device's name and the number that the kernel changes with whatever is behind it; no number before Linux 5.15.
+type InUse = (OsString, Option<u64>);
+
+impl Kernel {
+    pub(super) fn new(tools: Tools) -> Kernel {
+        Kernel { tools, known: Mutex::default() }
+    }
+
+    /// What is so now: a few reads, and one run of `losetup` when the loop devices are other ones than the last time.
+    pub(super) fn view(&self) -> Result<View, EngineError> {
         let table = fs::read(MOUNTINFO).map_err(EngineError::io("reading", MOUNTINFO))?;
-        let loops = if any_loop_in_use() { loops(tools)? } else { Vec::new() };
         let mounts = table.split(|byte| *byte == b'\n').filter_map(parse_mount).collect();
+        let loops = self.loops()?;
         let by_device = loops.iter().enumerate().map(|(index, device)| (device.device, index)).collect();
         Ok(View { mounts, loops, by_device })
     }
 
+    fn loops(&self) -> Result<Vec<LoopDevice>, EngineError> {
+        // Read before the devices are: what changes in between makes the next look ask again.
+        let in_use = in_use().map_err(EngineError::io("listing", SYS_BLOCK))?;
+        if in_use.is_empty() {
+            return Ok(Vec::new());
+        }
+        let numbered = in_use.iter().all(|(_, number)| number.is_some());
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known.as_ref().filter(|known| numbered && known.in_use == in_use) {
+            return Ok(known.loops.clone());
+        }
+        // Nobody waits for the program with the lock in hand.
+        drop(known);
+        let loops = loops(&self.tools)?;
+        let known = Known { in_use, loops: loops.clone() };
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
+        Ok(loops)
+    }
+}
+
+impl View {
     /// The loop devices in use.
     pub(super) fn loops(&self) -> &[LoopDevice] {
         &self.loops
@@ -154,12 +197,19 @@ fn unescape(text: &[u8]) -> OsString {
     OsString::from_vec(plain)
 }
 
-fn any_loop_in_use() -> bool {
-    let Ok(entries) = fs::read_dir("/sys/block") else { return true };
-    let in_use = |name: &OsStr| {
-        name.as_bytes().starts_with(b"loop") && Path::new("/sys/block").join(name).join("loop/backing_file").exists()
-    };
-    entries.flatten().any(|entry| in_use(&entry.file_name()))
+/// The loop devices that have a backing file, in order.
+fn in_use() -> io::Result<Vec<InUse>> {
+    let mut in_use = Vec::new();
+    for entry in fs::read_dir(SYS_BLOCK)? {
+        let name = entry?.file_name();
+        let device = Path::new(SYS_BLOCK).join(&name);
+        if name.as_bytes().starts_with(b"loop") && device.join("loop/backing_file").exists() {
+            let number = fs::read_to_string(device.join("diskseq")).ok().and_then(|text| text.trim().parse().ok());
+            in_use.push((name, number));
+        }
+    }
+    in_use.sort();
+    Ok(in_use)
 }
 
 fn loops(tools: &Tools) -> Result<Vec<LoopDevice>, EngineError> {

@@ -32,7 +32,7 @@ use crate::store::{Staged, Store};
 use crate::tools::{Tool, Tools};
 use capacity::{Promises, allocated, room_to_share};
 use freeze::{NotFrozen, while_frozen};
-use kernel::{FileId, Mount, View};
+use kernel::{FileId, Kernel, Mount, View};
 use mounting::{mount, mount_error, unmount, wait_for_release};
 use pool::Pool;
 
@@ -50,7 +50,7 @@ const FROZEN: &str = "frozen";
 pub struct ImageEngine {
     mounts: PathBuf,
     pool: Pool,
-    tools: Tools,
+    kernel: Kernel,
     locks: Locks,
     promises: Promises,
     options: Options,
@@ -70,9 +70,10 @@ impl ImageEngine {
         fs::create_dir_all(&mounts).map_err(EngineError::io("making the folder", &mounts))?;
         // The mount table knows real paths only.
         let state = fs::canonicalize(state).map_err(EngineError::io("resolving", state))?;
-        let pool = Pool::open(&state, &tools, &options)?;
+        let kernel = Kernel::new(tools);
+        let pool = Pool::open(&state, &kernel, &options)?;
         let (locks, promises) = (Locks::default(), Promises::default());
-        Ok(ImageEngine { mounts: state.join("mnt"), pool, tools, locks, promises, options })
+        Ok(ImageEngine { mounts: state.join("mnt"), pool, kernel, locks, promises, options })
     }
 
     fn point(&self, id: &VolumeId) -> PathBuf {
@@ -115,7 +116,7 @@ impl ImageEngine {
         let (id, point) = (&record.id, self.point(&record.id));
         let image = self.image_of(store, id)?;
         loop {
-            let view = View::read(&self.tools)?;
+            let view = self.kernel.view()?;
             let Some(there) = view.at(&point) else { break };
             if view.mounts_of(image).contains(&there) {
                 return Ok(point);
@@ -130,9 +131,9 @@ impl ImageEngine {
         fs::create_dir_all(&point).map_err(EngineError::io("making the mount point", &point))?;
         let filesystem = self.filesystem(store, record)?;
         let options = mounting::options(filesystem, record.access, record.origin.is_some());
-        mount(&self.tools, &self.pool.image(store, id), &point, filesystem, options, Some(held))
+        mount(&self.kernel.tools, &self.pool.image(store, id), &point, filesystem, options, Some(held))
             .map_err(mount_error(&format!("volume {id} ({filesystem})")))?;
-        let view = View::read(&self.tools)?;
+        let view = self.kernel.view()?;
         match view.at(&point) {
             Some(there) if view.mounts_of(image).contains(&there) => Ok(point),
             Some(_) | None => Err(EngineError::Foreign { what: "something mounted meanwhile".into(), path: point }),
@@ -150,7 +151,7 @@ impl ImageEngine {
         let image = FileId::of(&self.pool.image(store, id))?;
         let mut change = Change::Unchanged;
         loop {
-            let view = View::read(&self.tools)?;
+            let view = self.kernel.view()?;
             let Some(there) = view.at(&point) else { break };
             let is_image = image.is_some_and(|image| view.mounts_of(image).contains(&there));
             if !is_image && !self.is_of_our_pool(store, &view, there) {
@@ -161,7 +162,7 @@ impl ImageEngine {
             change = Change::Changed;
         }
         if let Some(image) = image {
-            wait_for_release(&self.tools, image)?;
+            wait_for_release(&self.kernel, image)?;
         }
         self.remove_point(&point);
         Ok(change)
@@ -189,7 +190,7 @@ impl ImageEngine {
         };
         let mut args: Vec<&OsStr> = args.iter().map(OsStr::new).collect();
         args.push(path.as_os_str());
-        self.tools.run(tool, &args, held.as_ref(), &attempted)?.ok(&attempted, Retry::Later)?;
+        self.kernel.tools.run(tool, &args, held.as_ref(), &attempted)?.ok(&attempted, Retry::Later)?;
         image.sync_all().map_err(EngineError::io("making durable", path))
     }
 
@@ -198,7 +199,7 @@ impl ImageEngine {
         let (from, into) = (self.pool.image(store, &source.id), Pool::image_in(staged.path()));
         let (from_file, into_file) = (File::open(&from).map_err(EngineError::io("opening", &from))?, create(&into)?);
         let clone = || ioctl_ficlone(&into_file, &from_file).map_err(EngineError::io("cloning", &from));
-        let view = View::read(&self.tools)?;
+        let view = self.kernel.view()?;
         let mounts = view.mounts_of(self.image_of(store, &source.id)?);
         match mounts.into_iter().find(|mount| !mount.read_only) {
             Some(mount) => self.cut_frozen(store, &source.id, &mount.point, clone)?,
@@ -222,11 +223,11 @@ impl ImageEngine {
         let filesystem = self.filesystem(store, source)?;
         let held = lock_folder(staged.path())?;
         let options = mounting::options(filesystem, Access::ReadWrite, true);
-        mount(&self.tools, &image, &point, filesystem, options, held.as_ref())
+        mount(&self.kernel.tools, &image, &point, filesystem, options, held.as_ref())
             .map_err(mount_error(&format!("a clone of volume {} ({filesystem})", source.id)))?;
         unmount(&point, &format!("a clone of volume {}", source.id))?;
         self.remove_point(&point);
-        FileId::of(&image)?.map_or(Ok(()), |image| wait_for_release(&self.tools, image))
+        FileId::of(&image)?.map_or(Ok(()), |image| wait_for_release(&self.kernel, image))
     }
 
     fn cut_frozen(
@@ -243,7 +244,7 @@ impl ImageEngine {
         let mark = store.folder(source).join(FROZEN);
         File::create(&mark).and_then(|file| file.sync_all()).map_err(EngineError::io("noting the freeze in", &mark))?;
         let budget = self.options.freeze_budget;
-        match while_frozen(&self.tools, point, budget, clone) {
+        match while_frozen(&self.kernel.tools, point, budget, clone) {
             Ok(()) => {}
             // The note stays: a guard that is still waiting for its freeze may die before it thaws.
             Err(NotFrozen::Budget) => return Err(EngineError::FreezeBudget { id: source.clone(), budget }),
@@ -279,14 +280,14 @@ impl VolumeEngine for ImageEngine {
 
     fn list(&self) -> Result<Vec<VolumeInfo>, EngineError> {
         let store = self.pool.store()?;
-        let view = View::read(&self.tools)?;
+        let view = self.kernel.view()?;
         store.records()?.into_iter().map(|record| self.info(store, record, &view)).collect()
     }
 
     fn observe(&self, id: &VolumeId) -> Result<Option<VolumeInfo>, EngineError> {
         let store = self.pool.store()?;
         let Some(record) = store.read(id)? else { return Ok(None) };
-        let view = View::read(&self.tools)?;
+        let view = self.kernel.view()?;
         self.info(store, record, &view).map(Some)
     }
 
@@ -364,7 +365,7 @@ impl VolumeEngine for ImageEngine {
         let store = self.pool.store()?;
         // The record is not needed: a volume whose record is damaged can be removed too.
         if let Some(image) = FileId::of(&self.pool.image(store, id))? {
-            let view = View::read(&self.tools)?;
+            let view = self.kernel.view()?;
             if let Some(mount) = view.mounts_of(image).first() {
                 return Err(EngineError::Attached { id: id.clone(), at: mount.point.display().to_string() });
             }
@@ -381,14 +382,14 @@ impl VolumeEngine for ImageEngine {
 
     fn ensure_closed(&self) -> Result<Change, EngineError> {
         if let Ok(store) = self.pool.store() {
-            let view = View::read(&self.tools)?;
+            let view = self.kernel.view()?;
             let ours = |mount: &&Mount| self.is_of_our_pool(store, &view, mount);
             if let Some(mount) = view.mounts().iter().find(ours) {
                 let what = format!("the pool, with a volume attached at {},", mount.point.display());
                 return Err(EngineError::Busy { what, holders: Vec::new() });
             }
         }
-        self.pool.ensure_unmounted(&self.tools)
+        self.pool.ensure_unmounted(&self.kernel)
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
-use super::kernel::{FileId, View, holders};
+use super::kernel::{FileId, Kernel, holders};
 use crate::engine::{Access, Filesystem};
 use crate::error::{EngineError, Retry};
 use crate::tools::{Finished, Tool, Tools};
@@ -87,17 +87,17 @@ pub(super) fn unmount(point: &Path, what: &str) -> Result<(), EngineError> {
 
 /// Waits until no loop device that nobody has mounted is left of a file, and releases those that do not go by
 /// themselves.
-pub(super) fn wait_for_release(tools: &Tools, image: FileId) -> Result<(), EngineError> {
+pub(super) fn wait_for_release(kernel: &Kernel, image: FileId) -> Result<(), EngineError> {
     let started = Instant::now();
     loop {
-        let view = View::read(tools)?;
+        let view = kernel.view()?;
         let Some(device) = view.loops_of(image).find(|device| !view.is_mounted(device)) else { return Ok(()) };
         if started.elapsed() >= PATIENCE {
             let what = format!("the loop device {}", device.path.display());
             return Err(EngineError::Busy { what, holders: holders(&device.path) });
         }
         if !device.autoclear {
-            release(tools, &device.path)?;
+            release(&kernel.tools, &device.path)?;
         }
         std::thread::sleep(STEP);
     }

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use lvault_core::{Bytes, VolumeId};
 use rustix::fs::statvfs;
 
-use super::kernel::{FileId, View};
+use super::kernel::{FileId, Kernel};
 use super::mounting::{mount, mount_error, unmount, wait_for_release};
 use crate::directory::reflinks;
 use crate::engine::{Change, Filesystem, Options};
@@ -39,18 +39,18 @@ pub(super) struct Pool {
 
 impl Pool {
     /// Opens the pool of a state folder: makes it where there is none, and mounts it where it is a file.
-    pub(super) fn open(state: &Path, tools: &Tools, options: &Options) -> Result<Pool, EngineError> {
+    pub(super) fn open(state: &Path, kernel: &Kernel, options: &Options) -> Result<Pool, EngineError> {
         let (folder, file) = (state.join("pool"), state.join(FILE));
         fs::create_dir_all(&folder).map_err(EngineError::io("making the folder", &folder))?;
         sweep(state)?;
         let has = |path: &Path| path.try_exists().map_err(EngineError::io("looking at", path));
         let own = has(&file)? || !(has(&folder.join("volumes"))? || reflinks(&folder));
         if own && !has(&file)? {
-            make(state, &file, tools, options)?;
+            make(state, &file, &kernel.tools, options)?;
         }
         let store = folder.join("volumes");
         if own {
-            mount_pool(&folder, &file, tools)?;
+            mount_pool(&folder, &file, kernel)?;
         }
         if !own && device_of(&folder)? != device_of(state)? {
             let what = "a filesystem that is mounted there without a pool.xfs beside it".to_owned();
@@ -96,23 +96,23 @@ impl Pool {
     }
 
     /// Mounts the pool where it is not.
-    pub(super) fn ensure_mounted(&self, tools: &Tools) -> Result<Change, EngineError> {
+    pub(super) fn ensure_mounted(&self, kernel: &Kernel) -> Result<Change, EngineError> {
         let Some(file) = &self.file else { return Ok(Change::Unchanged) };
-        let change = mount_pool(&self.folder, file, tools)?;
+        let change = mount_pool(&self.folder, file, kernel)?;
         self.recognise()?;
         Ok(change)
     }
 
     /// Unmounts the pool where it is a file. Busy while a volume is attached.
-    pub(super) fn ensure_unmounted(&self, tools: &Tools) -> Result<Change, EngineError> {
+    pub(super) fn ensure_unmounted(&self, kernel: &Kernel) -> Result<Change, EngineError> {
         let Some(file) = &self.file else { return Ok(Change::Unchanged) };
         let Some(id) = FileId::of(file)? else { return Ok(Change::Unchanged) };
-        let view = View::read(tools)?;
+        let view = kernel.view()?;
         if view.mounts_of(id).iter().all(|mount| mount.point != self.folder) {
             return Ok(Change::Unchanged);
         }
         self.device.store(0, Ordering::SeqCst);
-        let outcome = unmount(&self.folder, "the pool").and_then(|()| wait_for_release(tools, id));
+        let outcome = unmount(&self.folder, "the pool").and_then(|()| wait_for_release(kernel, id));
         if outcome.is_err() {
             self.recognise()?;
         }
@@ -169,10 +169,10 @@ fn pool_size(state: &Path, options: &Options) -> Result<Bytes, EngineError> {
 }
 
 /// Mounts the pool's file, unless it is what is mounted there.
-fn mount_pool(folder: &Path, file: &Path, tools: &Tools) -> Result<Change, EngineError> {
+fn mount_pool(folder: &Path, file: &Path, kernel: &Kernel) -> Result<Change, EngineError> {
     let missing = || EngineError::Damaged { path: file.to_owned(), why: "it is missing".into() };
     let id = FileId::of(file)?.ok_or_else(missing)?;
-    let view = View::read(tools)?;
+    let view = kernel.view()?;
     match view.at(folder) {
         Some(there) if view.backing(there).is_some_and(|device| device.backing == id) => return Ok(Change::Unchanged),
         Some(there) => {
@@ -182,8 +182,8 @@ fn mount_pool(folder: &Path, file: &Path, tools: &Tools) -> Result<Change, Engin
         None => {}
     }
     // What is freed in the pool goes back to the host's filesystem.
-    mount(tools, file, folder, Filesystem::Xfs, "loop,discard", None).map_err(mount_error("the pool"))?;
-    let view = View::read(tools)?;
+    mount(&kernel.tools, file, folder, Filesystem::Xfs, "loop,discard", None).map_err(mount_error("the pool"))?;
+    let view = kernel.view()?;
     if view.mounts_of(id).iter().any(|mount| mount.point == folder) {
         let file = File::open(folder).map_err(EngineError::io("opening", folder))?;
         file.set_permissions(fs::Permissions::from_mode(0o711)).map_err(EngineError::io("opening up", folder))?;

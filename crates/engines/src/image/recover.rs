@@ -9,7 +9,7 @@ use std::fs;
 use lvault_core::VolumeId;
 
 use super::freeze::thaw;
-use super::kernel::{FileId, View, is_loop};
+use super::kernel::{FileId, is_loop};
 use super::mounting::{release, unmount};
 use super::{FROZEN, ImageEngine};
 use crate::engine::{Change, Recovered};
@@ -20,7 +20,7 @@ use crate::store::Store;
 impl ImageEngine {
     pub(super) fn put_right(&self) -> Result<Vec<Recovered>, EngineError> {
         let mut recovered = Vec::new();
-        if self.pool.ensure_mounted(&self.tools)? == Change::Changed {
+        if self.pool.ensure_mounted(&self.kernel)? == Change::Changed {
             recovered.push(Recovered::PoolMounted(self.pool.folder().to_owned()));
         }
         let store = self.pool.store()?;
@@ -52,9 +52,9 @@ impl ImageEngine {
         let _held = hold(&lock);
         let mut thawed = None;
         if let Some(image) = FileId::of(&self.pool.image(store, id))? {
-            let view = View::read(&self.tools)?;
+            let view = self.kernel.view()?;
             if let Some(mount) = view.mounts_of(image).first()
-                && thaw(&self.tools, &mount.point)?
+                && thaw(&self.kernel.tools, &mount.point)?
             {
                 thawed = Some(Recovered::Thawed(id.clone()));
             }
@@ -69,7 +69,7 @@ impl ImageEngine {
         store: &Store,
         note: &mut impl FnMut(Result<Option<Recovered>, EngineError>),
     ) -> Result<(), EngineError> {
-        let view = View::read(&self.tools)?;
+        let view = self.kernel.view()?;
         // Topmost first.
         for mount in view.mounts().iter().rev().filter(|mount| is_loop(mount)) {
             let Ok(name) = mount.point.strip_prefix(&self.mounts) else { continue };
@@ -94,10 +94,12 @@ impl ImageEngine {
         store: &Store,
         note: &mut impl FnMut(Result<Option<Recovered>, EngineError>),
     ) -> Result<(), EngineError> {
-        let view = View::read(&self.tools)?;
+        let view = self.kernel.view()?;
         for device in view.loops() {
             if self.backed_by_our_pool(store, device) && !device.autoclear && !view.is_mounted(device) {
-                note(release(&self.tools, &device.path).map(|()| Some(Recovered::StaleLoop(device.path.clone()))));
+                note(
+                    release(&self.kernel.tools, &device.path).map(|()| Some(Recovered::StaleLoop(device.path.clone()))),
+                );
             }
         }
         Ok(())
