@@ -112,6 +112,11 @@ impl Repository {
         self.storage.shown()
     }
 
+    #[cfg(test)]
+    pub(crate) fn master_key(&self) -> MasterKey {
+        self.master_key.clone()
+    }
+
     pub(crate) fn storage(&self) -> &Storage {
         &self.storage
     }

@@ -381,3 +381,6 @@ fn crew<J: Send>(work: impl Fn(J) + Sync, feed: impl FnOnce(&dyn Fn(J))) {
         drop(sender);
     });
 }
+
+#[cfg(test)]
+mod tests;

@@ -119,3 +119,6 @@ pub(crate) fn matches(id: &BlobId, mut content: &[u8]) -> bool {
 pub(crate) fn hex(id: &BlobId) -> String {
     id.to_hex().as_str().to_owned()
 }
+
+#[cfg(test)]
+mod tests;

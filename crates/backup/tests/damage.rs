@@ -180,3 +180,18 @@ fn an_open_repository_notices_that_its_storage_is_gone() {
     let opened = Repository::open(&damaged.bench.location(), &path(PATH), &password(PASSWORD)).unwrap();
     assert_eq!(opened.snapshots().unwrap().len(), 1);
 }
+
+/// The way that docs/repositories.md tells.
+#[test]
+fn a_lost_pack_is_repaired_by_hand() {
+    let damaged = Damaged::new();
+    let [data, _] = damaged.packs();
+    std::fs::remove_file(data).unwrap();
+    let repair = support::restic(&damaged.bench.repository_folder(), &["rebuild-index"]);
+    assert!(repair.status.success(), "{repair:?}");
+    let report = damaged.bench.back_up(&damaged.repository, "b", 1).unwrap();
+    assert_eq!(report.read_bytes, report.total_bytes, "what the parent misses is read again");
+    damaged.repository.verify(&report.snapshot, VerifyDepth::Data, &Silent).unwrap();
+    damaged.verify(VerifyDepth::Data).unwrap();
+    damaged.bench.assert_restic_is_content();
+}

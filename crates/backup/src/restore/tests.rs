@@ -1,0 +1,132 @@
+//! What a restore must notice by itself: a target that does not keep what was written, and names that lead elsewhere.
+
+use super::*;
+use crate::{BackUp, ChangeDetection, Host, Key, Location, Password, RepositoryPath, Silent, SourcePath};
+use rustic_core::repofile::NodeType;
+use std::os::unix::fs::PermissionsExt;
+use tempfile::TempDir;
+
+#[test]
+fn names_lead_into_their_folder_or_are_refused() {
+    for bad in ["", ".", "..", "a/b", "/etc", "../../up"] {
+        let mut node = Node::new_node(OsStr::new("x"), NodeType::File, Default::default());
+        node.name = bad.to_owned();
+        assert!(safe_name(&node).is_err(), "{bad:?}");
+    }
+    let node = Node::new_node(OsStr::new("...\n"), NodeType::File, Default::default());
+    assert_eq!(safe_name(&node).unwrap(), "...\n");
+}
+
+struct Bench {
+    folder: TempDir,
+    repository: Repository,
+    snapshot: SnapshotId,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["storage", "volume", "volume/inner", "target"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        std::fs::write(folder.path().join("volume/inner/file"), "content").unwrap();
+        std::fs::write(folder.path().join("volume/one"), "linked").unwrap();
+        std::fs::hard_link(folder.path().join("volume/one"), folder.path().join("volume/two")).unwrap();
+        let location = Location::Local { root: folder.path().join("storage") };
+        let path = RepositoryPath::parse("r").unwrap();
+        let repository = Repository::open_or_init(&location, &path, &Password::new("secret").unwrap()).unwrap();
+        let what = BackUp {
+            root: folder.path().join("volume"),
+            as_path: SourcePath::new("/data").unwrap(),
+            host: Host::new("host").unwrap(),
+            key: Key::new("uid", 1).unwrap(),
+            tags: Vec::new(),
+            time: jiff::Timestamp::now(),
+            change_detection: ChangeDetection::default(),
+        };
+        let snapshot = repository.back_up(&what, Arc::new(Silent)).unwrap().snapshot;
+        Self { folder, repository, snapshot }
+    }
+
+    /// Restores, and changes the target between the writing and the reading back.
+    fn restore_disturbed(&self, disturb: fn(&Path)) -> Result<RestoreReport, RestoreError> {
+        let target = self.folder.path().join("target");
+        std::fs::remove_dir_all(&target).unwrap();
+        std::fs::create_dir(&target).unwrap();
+        self.repository.restore(&self.snapshot, &target, &Disturbing { target: target.clone(), disturb })
+    }
+}
+
+struct Disturbing {
+    target: PathBuf,
+    disturb: fn(&Path),
+}
+
+impl Progress for Disturbing {
+    fn step(&self, step: Step) {
+        if step == Step::Verifying {
+            (self.disturb)(&self.target);
+        }
+    }
+}
+
+/// Puts a file's times back, so that only what else was changed differs.
+fn keeping_times(path: &Path, change: impl FnOnce()) {
+    let stat = std::fs::metadata(path).unwrap();
+    change();
+    let file = std::fs::File::open(path).unwrap();
+    file.set_modified(stat.modified().unwrap()).unwrap();
+}
+
+#[test]
+fn what_does_not_read_back_equal_is_named() {
+    let bench = Bench::new();
+    bench.restore_disturbed(|_| {}).unwrap();
+    let cases: [(&str, &str, fn(&Path)); 7] = [
+        ("inner/file", "content differs", |target| {
+            keeping_times(&target.join("inner/file"), || std::fs::write(target.join("inner/file"), "c0ntent").unwrap());
+        }),
+        ("inner/file", "size", |target| {
+            keeping_times(&target.join("inner/file"), || {
+                std::fs::write(target.join("inner/file"), "content and more").unwrap()
+            });
+        }),
+        ("inner/file", "the mode", |target| {
+            std::fs::set_permissions(target.join("inner/file"), std::fs::Permissions::from_mode(0o4711)).unwrap();
+        }),
+        ("inner/file", "extended attributes", |target| {
+            let flags = rustix::fs::XattrFlags::empty();
+            rustix::fs::lsetxattr(target.join("inner/file"), "user.more", b"", flags).unwrap();
+        }),
+        ("inner/more", "not in the snapshot", |target| {
+            keeping_times(&target.join("inner"), || std::fs::write(target.join("inner/more"), "").unwrap());
+        }),
+        ("inner/file", "modification time", |target| {
+            let file = std::fs::File::open(target.join("inner/file")).unwrap();
+            file.set_modified(std::time::UNIX_EPOCH).unwrap();
+        }),
+        ("two", "hard link", |target| {
+            keeping_times(target, || {
+                let (one, two) = (target.join("one"), target.join("two"));
+                let stat = std::fs::metadata(&one).unwrap();
+                std::fs::remove_file(&two).unwrap();
+                std::fs::copy(&one, &two).unwrap();
+                std::fs::File::open(two).unwrap().set_modified(stat.modified().unwrap()).unwrap();
+            });
+        }),
+    ];
+    for (path, reason, disturb) in cases {
+        let err = bench.restore_disturbed(disturb).unwrap_err();
+        let RestoreError::Incomplete { failures, count: 1, .. } = &err else { panic!("{reason}: {err:?}") };
+        assert_eq!(failures[0].path, Path::new(path), "{failures:?}");
+        assert!(failures[0].reason.contains(reason), "{failures:?}");
+    }
+}
+
+#[test]
+fn a_vanished_file_is_named() {
+    let bench = Bench::new();
+    let err = bench.restore_disturbed(|target| std::fs::remove_file(target.join("inner/file")).unwrap()).unwrap_err();
+    let RestoreError::Incomplete { failures, .. } = &err else { panic!("{err:?}") };
+    assert!(failures.iter().any(|it| it.path == Path::new("inner/file")), "{failures:?}");
+}
