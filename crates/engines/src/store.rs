@@ -10,7 +10,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use lvault_core::VolumeId;
-use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::engine::{Change, Recovered};
 use crate::error::EngineError;
@@ -180,8 +179,8 @@ impl Staged<'_> {
         fs::set_permissions(path, Permissions::from_mode(mode)).map_err(EngineError::io("opening up", path))?;
         sync_folder(path)?;
         let folder = self.store.folder(&self.id);
-        renameat_with(CWD, path, CWD, &folder, RenameFlags::NOREPLACE)
-            .map_err(EngineError::io("giving its name to", &folder))?;
+        // A volume's folder is never empty, and a rename replaces no folder that is not.
+        fs::rename(path, &folder).map_err(EngineError::io("giving its name to", &folder))?;
         sync_folder(&self.store.root)
     }
 }

@@ -508,3 +508,33 @@ fn a_snapshot_of_a_source_that_was_never_unmounted_is_recovered_and_the_source_u
         }
     });
 }
+
+/// Without the note, nobody would know after a crash that the freeze is ours.
+#[test]
+fn a_freeze_is_noted_before_it_begins_and_no_longer_than_it_lasts() {
+    with_engine(|state, engine| {
+        filled(&engine, EXT4, "a", "kept");
+        let note = state.pool().join("volumes/a/frozen");
+        let done = std::sync::atomic::AtomicBool::new(false);
+        let seen = std::thread::scope(|scope| {
+            let watcher = scope.spawn(|| {
+                let mut seen = false;
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    seen |= note.exists();
+                    std::thread::sleep(Duration::from_micros(200));
+                }
+                seen
+            });
+            let cuts: Vec<_> = (0..5)
+                .map(|round| {
+                    let cut = engine.ensure_snapshot(&snapshot(&format!("s-{round}"), "a", Access::ReadOnly));
+                    (cut.ok(), note.exists())
+                })
+                .collect();
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert_eq!(cuts, [(Some(Change::Changed), false); 5]);
+            watcher.join().unwrap()
+        });
+        assert!(seen);
+    });
+}

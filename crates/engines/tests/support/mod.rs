@@ -235,13 +235,14 @@ pub(crate) fn program(path: &Path) -> Command {
     Command::new(path)
 }
 
-/// The files of this name below a folder; symbolic links are not followed.
-pub(crate) fn files_named(folder: &Path, name: &str) -> Vec<PathBuf> {
+/// The files with this content below a folder; symbolic links are not followed.
+pub(crate) fn files_holding(folder: &Path, content: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.file_type().unwrap().is_dir() {
-            found.extend(files_named(&entry.path(), name));
-        } else if entry.file_name() == name {
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            found.extend(files_holding(&entry.path(), content));
+        } else if kind.is_file() && fs::read(entry.path()).unwrap() == content.as_bytes() {
             found.push(entry.path());
         }
     }
