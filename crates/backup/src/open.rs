@@ -1,9 +1,9 @@
 //! Opening a repository, making it on first use, and probing a storage.
 //!
 //! Any number of processes may make the same repository at once: the config is created, never overwritten, so one of them
-//! wins. Each writes its key file before the config; whoever loses removes its own. A process that is killed in between
-//! leaves a key file that opens with the password but fits no config: such a dead key is recognised and removed by the
-//! next [`Repository::open_or_init`], because plain restic would stumble over it.
+//! wins. Each writes its key file before the config, so whoever loses, or is killed in between, leaves a key file that opens
+//! with the password but fits no config. Such a dead key is recognised and removed by the next
+//! [`Repository::open_or_init`] (the loser's own, mostly), because plain restic would stumble over it.
 
 use crate::backend::{Backend, Gate, Snapshots, file_name, list_ids};
 use crate::fault::{Fault, guarded_raw, storage_error_in};
@@ -331,12 +331,8 @@ impl Place {
                 let others = self.keys()?.into_iter().filter(|key| !ours.contains(key)).collect();
                 Ok(Some((opened, others)))
             }
-            Err(_) if gate.config_existed() => {
-                for key in gate.keys_written() {
-                    self.storage.delete(&file_name(FileType::Key, &key)).map_err(|err| self.storage_error(err))?;
-                }
-                Ok(None)
-            }
+            // The key this process wrote fits no config now; it is removed with the other dead keys.
+            Err(_) if gate.config_existed() => Ok(None),
             Err(err) => Err(self.of_rustic(&err)),
         }
     }

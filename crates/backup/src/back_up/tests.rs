@@ -180,6 +180,28 @@ fn an_entry_that_is_lost_on_the_way_commits_nothing() {
     assert!(matches!(complete(&file), Err(BackUpError::Lost { seen: 5, lost: 1, .. })));
 }
 
+/// Whatever rustic makes of a write that failed, nothing is written after it and nothing is committed.
+#[test]
+fn a_write_that_failed_is_the_end() {
+    use crate::backend::Backend;
+    use rustic_core::{BytesList, Id, WriteBackend};
+    let bench = Bench::new();
+    let (_, shared) = bench.source();
+    let gate = Gate::new(Snapshots::Hold);
+    let backend = Backend::new(bench.repository.storage().clone(), Arc::clone(&gate));
+    let write = |tpe| backend.write_bytes(tpe, &Id::random(), false, BytesList::from(vec![1, 2, 3]));
+    let folder = bench.folder.path().join("storage/a/b");
+    write(FileType::Pack).unwrap();
+    std::fs::remove_dir_all(folder.join("index")).unwrap();
+    std::fs::write(folder.join("index"), "no folder").unwrap();
+    assert!(write(FileType::Index).is_err());
+    assert!(write(FileType::Pack).is_err());
+    assert!(write(FileType::Snapshot).is_err());
+    assert!(gate.take_held().is_none());
+    let completed = bench.repository.complete(Ok(SnapshotFile::default()), &shared, &gate, &bench.what());
+    assert!(matches!(&completed, Err(BackUpError::Repository { fault: Fault::Storage(_), .. })), "{completed:?}");
+}
+
 #[test]
 fn a_snapshot_that_another_executor_commits_meanwhile_stays_the_only_one() {
     let bench = Bench::new();

@@ -78,11 +78,14 @@ fn keeping_times(path: &Path, change: impl FnOnce()) {
     file.set_modified(stat.modified().unwrap()).unwrap();
 }
 
+/// The path that is named, a word of the reason, and what is done to the target.
+type Case = (&'static str, &'static str, fn(&Path));
+
 #[test]
 fn what_does_not_read_back_equal_is_named() {
     let bench = Bench::new();
     bench.restore_disturbed(|_| {}).unwrap();
-    let cases: [(&str, &str, fn(&Path)); 7] = [
+    let cases: [Case; 7] = [
         ("inner/file", "content differs", |target| {
             keeping_times(&target.join("inner/file"), || std::fs::write(target.join("inner/file"), "c0ntent").unwrap());
         }),
