@@ -245,8 +245,10 @@ fn volumes_promise_no_more_than_the_pool_has() {
             for name in ["a", "b", "s"] {
                 remove(&engine, name);
             }
-            let again = engine.capacity().unwrap().available.0;
-            assert!(again + 8 * MIB > before.available.0, "all is free again: {again} of {}", before.available.0);
+            // XFS frees what was removed a little later.
+            support::eventually("all is free again", Duration::from_secs(5), || {
+                engine.capacity().unwrap().available.0 + 8 * MIB > before.available.0
+            });
         },
     );
 }
