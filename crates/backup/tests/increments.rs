@@ -33,7 +33,7 @@ fn unchanged_files_are_not_read() {
     let second = bench.back_up(&repository, "b", 1).unwrap();
     assert_eq!(second.parent, Some(first.snapshot));
     assert_eq!((second.read_bytes, second.changed_files, second.total_bytes), (0, 0, 1_000_000));
-    assert!(second.added_bytes < 4096, "{second:?}");
+    assert!((100..4096).contains(&second.added_bytes), "{second:?}");
 
     write(bench.volume().join("3"), noise(77, 100_000));
     let third = bench.back_up(&repository, "c", 1).unwrap();
