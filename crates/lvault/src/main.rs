@@ -1,3 +1,7 @@
 //! The lvault binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    lvault::main()
+}

@@ -1,0 +1,156 @@
+//! The texts of `lvault why`, as a user reads them.
+
+use insta::assert_snapshot;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::testing::{restore, snapshot, storage, volume};
+
+fn now() -> Timestamp {
+    "2030-01-01T00:10:00Z".parse().expect("a time")
+}
+
+fn facts(object: LogicalVolume) -> Facts {
+    Facts { object, source: None, storage: None, events: Vec::new(), node: Some("n1".to_owned()) }
+}
+
+fn backup() -> StorageReference {
+    StorageReference { name: "backup".to_owned(), namespace: "default".to_owned() }
+}
+
+fn good_storage() -> Option<(StorageReference, Option<StorageFacts>)> {
+    let storage = storage(json!({"phase": "Ready", "observedGeneration": 1}));
+    Some((backup(), Some(StorageFacts { storage, password: true })))
+}
+
+fn online(fields: Value) -> Value {
+    let mut status = json!({"operation": "Backup", "attempt": 1});
+    status.as_object_mut().expect("fields").extend(fields.as_object().expect("fields").clone());
+    json!({"onlineSnapshot": status, "phase": fields["phase"]})
+}
+
+#[test]
+fn a_volume_that_nobody_has_looked_at() {
+    let mut object = volume(json!({}));
+    object.status = None;
+    assert_snapshot!(tell(&facts(object), now()), @"");
+}
+
+#[test]
+fn a_volume_without_room() {
+    let object =
+        volume(json!({"phase": "Error", "code": 8, "message": "no room for volume uid-v1: 1 GiB more asked for"}));
+    assert_snapshot!(tell(&facts(object), now()), @"");
+}
+
+#[test]
+fn a_volume_that_is_fine() {
+    let object = volume(json!({"phase": "Ready", "volumeID": "uid-v1", "currentSize": "1Gi", "mountPath": "/srv/v1"}));
+    assert_snapshot!(tell(&facts(object), now()), @"");
+}
+
+#[test]
+fn a_volume_of_another_node() {
+    let object = volume(json!({}));
+    let facts = Facts { node: Some("n2".to_owned()), ..facts(object) };
+    assert_snapshot!(tell(&facts, now()), @"");
+}
+
+#[test]
+fn a_snapshot_that_waits_for_its_source_and_its_storage() {
+    let facts = Facts {
+        source: Some(Some(volume(json!({"phase": "Creating"})))),
+        storage: Some((backup(), None)),
+        ..facts(snapshot(online(json!({"phase": "Pending"}))))
+    };
+    assert_snapshot!(tell(&facts, now()), @"");
+}
+
+#[test]
+fn a_snapshot_whose_storage_has_no_password() {
+    let password_less = StorageFacts { storage: storage(json!({})), password: false };
+    let facts = Facts {
+        storage: Some((backup(), Some(password_less))),
+        ..facts(snapshot(online(json!({"phase": "Pending"}))))
+    };
+    assert_snapshot!(tell(&facts, now()), @"");
+}
+
+#[test]
+fn a_snapshot_that_runs_after_a_loss() {
+    let executor = json!({"name": "uid-s1-1-2", "epoch": 2, "lost": 1});
+    let status = online(json!({"phase": "Running", "message": "copying", "executor": executor}));
+    let facts = Facts { storage: good_storage(), ..facts(snapshot(status)) };
+    assert_snapshot!(tell(&facts, now()), @"");
+}
+
+#[test]
+fn a_snapshot_that_failed() {
+    let error = json!({"code": "MountFailed", "message": "mounting the snapshot failed: bad superblock"});
+    let facts = Facts {
+        source: Some(None),
+        storage: good_storage(),
+        ..facts(snapshot(online(json!({"phase": "Failed", "error": error}))))
+    };
+    assert_snapshot!(tell(&facts, now()), @"");
+}
+
+#[test]
+fn a_snapshot_that_is_about_to_be_tried_again() {
+    let error = json!({"code": "MountFailed", "message": "no"});
+    let mut object = snapshot(online(json!({"phase": "Failed", "error": error})));
+    object.spec.online_snapshot.as_mut().expect("online").attempt = 2;
+    let facts = Facts { storage: good_storage(), ..facts(object) };
+    assert_snapshot!(tell(&facts, now()), @"");
+}
+
+#[test]
+fn a_snapshot_that_is_done() {
+    let status = online(json!({
+        "phase": "Succeeded", "snapshotID": "0123456789abcdef", "path": "default/v1", "repository": "default/backup",
+    }));
+    assert_snapshot!(tell(&facts(snapshot(status)), now()), @"");
+}
+
+#[test]
+fn a_restore_with_a_path_that_leaves_its_storage() {
+    let mut object = restore(json!({}));
+    object.spec.restore.as_mut().expect("restore").path = "../other".to_owned();
+    assert_snapshot!(tell(&facts(object), now()), @"");
+}
+
+#[test]
+fn a_deletion_that_cannot_reach_the_repository() {
+    let mut object = snapshot(online(json!({"phase": "Succeeded", "snapshotID": "0123456789abcdef"})));
+    object.metadata.deletion_timestamp = object.metadata.creation_timestamp.clone();
+    object.metadata.finalizers = Some(vec!["topolvm.io/logicalvolume".to_owned()]);
+    let condition = json!({"type": "RepositorySnapshotRemoved", "status": "False", "reason": "RemoveFailed",
+        "message": "the folder is read-only", "lastTransitionTime": "2030-01-01T00:00:00Z"});
+    let condition = serde_json::from_value(condition).expect("a condition");
+    object.status.as_mut().expect("a status").conditions.push(condition);
+    assert_snapshot!(tell(&facts(object), now()), @"");
+}
+
+#[test]
+fn what_happened_is_told_with_its_age() {
+    let event = json!({"metadata": {"name": "e", "namespace": "default"}, "involvedObject": {}, "reason": "Cut",
+        "message": "cut the snapshot", "lastTimestamp": "2030-01-01T00:09:30Z"});
+    let facts = Facts {
+        events: vec![serde_json::from_value(event).expect("an event")],
+        storage: good_storage(),
+        ..facts(snapshot(online(json!({"phase": "Pending"}))))
+    };
+    assert_snapshot!(tell(&facts, now()), @"");
+}
+
+#[test]
+fn a_storage_that_failed_its_check() {
+    let storage = storage(json!({"phase": "Error", "message": "/srv/backup is not writable", "observedGeneration": 1}));
+    assert_snapshot!(tell_storage(&StorageFacts { storage, password: true }), @"");
+}
+
+#[test]
+fn a_storage_that_is_fine() {
+    let storage = storage(json!({"phase": "Ready", "observedGeneration": 1}));
+    assert_snapshot!(tell_storage(&StorageFacts { storage, password: true }), @"");
+}
