@@ -109,7 +109,7 @@ fn check_format(schema: &Schema, value: &Value, path: &str, causes: &mut Vec<Cau
         && !format.fits(value)
     {
         let detail = format!("{path} in body must be of type {}: {value}", format.name());
-        causes.push(Cause::invalid(path, value, &detail));
+        causes.push(Cause::wrong_type(path, value, &detail));
     }
 }
 

@@ -170,24 +170,50 @@ fn check_format(path: &Path, format: Option<&[u8]>) -> Result<(), FileError> {
 }
 
 fn open_database(path: &Path) -> Result<Database, FileError> {
+    refuse_foreign(path)?;
     let mut builder = Database::builder();
     // An unclean shutdown is repaired by redb; a file altered by others is found by its checksums instead of trusted.
     builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
-    // redb may panic over a file that others damaged; the user needs the name of the file, not a backtrace.
-    let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| builder.open(path)));
+    unwound(path, || builder.open(path))
+}
+
+/// Looks at a file without changing anything in it: opening one for writing changes it, whoever's it is. One that was not
+/// closed cleanly cannot be looked at this way, and is taken for ours until it is repaired.
+fn refuse_foreign(path: &Path) -> Result<(), FileError> {
+    let look = || -> Result<Option<Vec<u8>>, DatabaseError> {
+        let database = match Database::builder().set_cache_size(CACHE_BYTES).open_read_only(path) {
+            Ok(database) => database,
+            Err(DatabaseError::RepairAborted) => return Ok(Some(FORMAT.to_vec())),
+            Err(error) => return Err(error),
+        };
+        let read = database.begin_read().map_err(|error| StorageError::Corrupted(error.to_string()))?;
+        match read.open_table(META) {
+            Ok(meta) => Ok(meta.get("format").map_err(DatabaseError::Storage)?.map(|value| value.value().to_vec())),
+            Err(TableError::Storage(error)) => Err(DatabaseError::Storage(error)),
+            Err(_no_such_table) => Ok(None),
+        }
+    };
+    let format = unwound(path, look)?;
+    check_format(path, format.as_deref())
+}
+
+/// Runs what opens a file. redb may panic over a file that others damaged; the user needs the file's name, not a backtrace.
+fn unwound<T>(path: &Path, open: impl FnOnce() -> Result<T, DatabaseError>) -> Result<T, FileError> {
+    let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(open));
     let file = path.to_path_buf();
     match opened {
-        Ok(Ok(database)) => Ok(database),
+        Ok(Ok(opened)) => Ok(opened),
         Ok(Err(DatabaseError::DatabaseAlreadyOpen)) => Err(FileError::InUse { file }),
-        Ok(Err(DatabaseError::Storage(StorageError::Io(source)))) if source.kind() != io::ErrorKind::InvalidData => {
-            if matches!(source.kind(), io::ErrorKind::UnexpectedEof) {
-                return Err(FileError::Damaged { file, source: source.into() });
-            }
+        Ok(Err(DatabaseError::Storage(StorageError::Io(source)))) if !is_damage(source.kind()) => {
             Err(FileError::Io { file, what: "open it", source })
         }
         Ok(Err(error)) => Err(FileError::Damaged { file, source: error.into() }),
         Err(_panic) => Err(FileError::Damaged { file, source: "its pages contradict each other".into() }),
     }
+}
+
+fn is_damage(kind: io::ErrorKind) -> bool {
+    kind == io::ErrorKind::InvalidData || kind == io::ErrorKind::UnexpectedEof
 }
 
 /// Creates an empty file of this format: made aside, made durable, then linked into place. Of two racing creators one wins,

@@ -152,6 +152,16 @@ impl<'c, 't, 's> Writing<'c, 't, 's> {
             fields.get(field).and_then(Value::as_str).unwrap_or_default().to_owned()
         };
         let (said_kind, said_version) = (said(fields, "kind"), said(fields, "apiVersion"));
+        // A built-in kind is known by its path; a custom one has to say what it is, as on a cluster.
+        if self.nature() == Nature::Custom
+            && let Some(missing) =
+                [("Kind", &said_kind), ("apiVersion", &said_version)].iter().find(|(_, said)| said.is_empty())
+        {
+            return Err(Refusal::BadRequest(format!(
+                "the object provided is unrecognized (must be of type {kind}): Object '{}' is missing",
+                missing.0
+            )));
+        }
         if !said_kind.is_empty() && said_kind != *kind {
             return Err(Refusal::BadRequest(format!(
                 "the object provided is unrecognized (must be of type {kind}): found kind {said_kind:?}"

@@ -1,0 +1,25 @@
+//! The API as clients see it: kube-rs and kubectl, in the same process and through the TLS port.
+//!
+//! Holds: no case waits for a clock it does not own, uses anything but loopback, or needs another case.
+
+#![expect(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "tests: a helper that cannot go on fails its test, and what is skipped is said"
+)]
+
+mod creating;
+mod deleting;
+mod durability;
+mod kubectl;
+mod listing;
+mod patching;
+mod programs;
+mod raw;
+mod schemas;
+mod security;
+mod setup;
+mod simulated;
+mod tables;
+mod updating;
+mod watching;

@@ -1,0 +1,74 @@
+//! The port: who is let in, and what others are told.
+
+use kube::api::{Api, DynamicObject, ListParams};
+use lvault_apiserver::tls::Identity;
+use tokio::net::TcpListener;
+
+use crate::setup::{Http, Listening, THINGS, in_memory, thing, thing_resource};
+
+#[tokio::test]
+async fn without_the_right_token_there_is_nothing_to_see() {
+    let server = in_memory().await;
+    let listening = Listening::start(&server).await;
+    let good = Http(listening.client(listening.identity.token()).await);
+    good.post(THINGS, &thing("a")).await.expect(201);
+
+    let mut almost = listening.identity.token().to_owned();
+    almost.replace_range(..1, if almost.starts_with('0') { "1" } else { "0" });
+    for token in [almost.as_str(), "x", &format!("{}0", listening.identity.token())] {
+        let bad = Http(listening.client(token).await);
+        for path in [THINGS, "/apis", "/nothing", "/version", "/healthz"] {
+            let refused = bad.get(path).await.refused(401, "Unauthorized");
+            assert_eq!(refused["message"], "Unauthorized");
+        }
+        bad.post(THINGS, &thing("b")).await.refused(401, "Unauthorized");
+    }
+    let names = good.get(THINGS).await.expect(200);
+    assert_eq!(names["items"].as_array().expect("items").len(), 1);
+    listening.stop().await;
+}
+
+#[tokio::test]
+async fn another_authority_is_not_believed() {
+    let server = in_memory().await;
+    let listening = Listening::start(&server).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let other = Identity::load_or_create(folder.path()).expect("another identity");
+    let text = lvault_apiserver::tls::kubeconfig(listening.address, other.ca_pem(), listening.identity.token());
+    let parsed = kube::config::Kubeconfig::from_yaml(&text).expect("a kubeconfig");
+    let config = kube::Config::from_custom_kubeconfig(parsed, &Default::default()).await.expect("a config");
+    let client = kube::Client::try_from(config).expect("a client");
+    let things: Api<DynamicObject> = Api::all_with(client, &thing_resource());
+    things.list(&ListParams::default()).await.expect_err("the certificate is not trusted");
+    listening.stop().await;
+}
+
+#[tokio::test]
+async fn only_loopback_is_served() {
+    let server = in_memory().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let identity = Identity::load_or_create(folder.path()).expect("an identity");
+    let listener = TcpListener::bind("0.0.0.0:0").await.expect("a port");
+    let error = server.serve(listener, &identity, std::future::pending()).await.expect_err("refused");
+    assert!(error.to_string().contains("127.0.0.1"), "{error}");
+}
+
+/// Bytes that are no TLS, and connections that say nothing, leave the listener as it was.
+#[tokio::test]
+async fn noise_on_the_port_does_no_harm() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let server = in_memory().await;
+    let listening = Listening::start(&server).await;
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        silent.push(tokio::net::TcpStream::connect(listening.address).await.expect("connects"));
+        let mut noisy = tokio::net::TcpStream::connect(listening.address).await.expect("connects");
+        noisy.write_all(b"GET / HTTP/1.1\r\n\r\n").await.expect("written");
+        let mut answer = Vec::new();
+        drop(noisy.read_to_end(&mut answer).await);
+        assert!(!String::from_utf8_lossy(&answer).contains("HTTP/1.1 200"));
+    }
+    let good = Http(listening.client(listening.identity.token()).await);
+    good.get(THINGS).await.expect(200);
+    listening.stop().await;
+}
