@@ -11,27 +11,57 @@ export CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-auto}"
 target="${CARGO_TARGET_DIR:-target}"
 mkdir -p "$target"
 log="$target/test.log"
+: >"$log"
 began=$SECONDS
 skipped=()
+current="set-up"
+
+closing_lines() {
+    grep -E '^ *Summary|^test result:' "$log" | sed 's/^/    /' || true
+}
+
+ended() {
+    local code=$?
+    if [ "$code" != 0 ]; then
+        echo >&2
+        echo "==> FAILED after $((SECONDS - began)) s, in: $current; tests so far:" >&2
+        closing_lines >&2
+    fi
+}
+trap ended EXIT
 
 step() {
     local title=$1 at=$SECONDS
     shift
+    current=$title
     echo "==> $title"
     "$@"
     echo "    $title: $((SECONDS - at)) s"
 }
 
-# Runs the tests of the packages given, with a line for each test on the terminal and a copy in the log.
+# Runs the workspace's tests, or those of the targets given, with a line for each on the terminal and a copy in the log.
+# It is always the whole workspace that is built: a part of it would be built again, with fewer features.
 run_tests() {
     local begin=()
     if command -v cargo-nextest >/dev/null; then
-        begin=(cargo nextest run --locked)
+        begin=(cargo nextest run --locked --workspace)
     else
         echo "    (cargo-nextest is not installed: using cargo test)"
-        begin=(timeout --foreground 15m cargo test --locked --no-fail-fast)
+        begin=(timeout --foreground 15m cargo test --locked --no-fail-fast --workspace)
     fi
     "${begin[@]}" "$@" 2>&1 | tee -a "$log"
+}
+
+# The integration tests that touch the kernel when they may: --test NAME for each.
+kernel_tests() {
+    local path
+    for path in crates/{engines,backup,node,executor,lvault}/tests/*; do
+        if [ -f "$path/main.rs" ]; then
+            echo "--test=$(basename "$path")"
+        elif [ "${path%.rs}" != "$path" ]; then
+            echo "--test=$(basename "$path" .rs)"
+        fi
+    done
 }
 
 demo() {
@@ -56,17 +86,17 @@ if [ "$(id -u)" != 0 ]; then
     fi
 fi
 
-: >"$log"
 step "format" cargo fmt --all --check
 step "lints" cargo clippy --locked --workspace --all-targets -- -D warnings
 step "build" cargo build --locked --workspace --all-targets
-step "generated files" cargo xtask crdgen --check
-step "repository rules" cargo xtask tidy
-step "tests" run_tests --workspace
+step "generated files" "$target/debug/xtask" crdgen --check
+step "repository rules" "$target/debug/xtask" tidy
+step "tests" run_tests
 if ((${#as_root[@]} > 0)); then
     host=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
     export "CARGO_TARGET_${host}_RUNNER=${as_root[*]}"
-    step "tests as root" run_tests --package lvault-engines --package lvault-backup --package lvault
+    mapfile -t kernel < <(kernel_tests)
+    step "tests as root" run_tests "${kernel[@]}"
 fi
 step "demo, engine directory" demo directory
 if [ "$can_mount" = yes ]; then
@@ -75,7 +105,7 @@ fi
 
 echo
 echo "==> all of it passed in $((SECONDS - began)) s; the tests ended with:"
-grep -E '^ *Summary|^test result:' "$log" | sed 's/^/    /'
+closing_lines
 for what in "${skipped[@]}"; do
     echo "    NOT TESTED: $what" >&2
 done

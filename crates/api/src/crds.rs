@@ -82,27 +82,37 @@ fn add(crd: &mut Value, pointer: &str, rules: Vec<Rule>) {
 fn first_write_and_removal(part: &str, plain: &str) -> Vec<Rule> {
     let was = format!("(has(oldSelf.status) && has(oldSelf.status.{part}))");
     let is = format!("(has(self.status) && has(self.status.{part}))");
+    let first = format!("{was} || !{is}");
     vec![
         Rule {
-            rule: format!("{was} || !{is} || self.status.{part}.phase == 'Pending'"),
+            rule: format!("{first} || self.status.{part}.phase == 'Pending'"),
             message: format!("the first phase of an {plain} is Pending").replace("an restore", "a restore"),
+        },
+        Rule {
+            rule: format!("{first} || !has(self.status.{part}.executor)"),
+            message: "the first attempt begins unclaimed and without losses".to_owned(),
         },
         Rule { rule: format!("!{was} || {is}"), message: format!("status.{part} is never removed") },
     ]
 }
 
+/// The table, as far as it can be told from the status before and after. What it cannot tell is who writes: an executor
+/// that was not launched by the agent, or a limit of losses that was not reached, pass.
 fn transitions() -> Vec<Rule> {
     let rule = |rule: &str, message: &str| Rule { rule: rule.to_owned(), message: message.to_owned() };
-    let same = "self.attempt != oldSelf.attempt";
-    vec![
+    let mut rules = vec![
         rule("self.attempt >= oldSelf.attempt", "the attempt never goes back"),
         rule(
             "self.attempt == oldSelf.attempt || (oldSelf.phase == 'Failed' && self.phase == 'Pending')",
             "a new attempt begins as Pending, and only after a failed one",
         ),
         rule(
+            "self.attempt == oldSelf.attempt || !has(self.executor)",
+            "a new attempt begins unclaimed and without losses",
+        ),
+        rule(
             &format!(
-                "{same} || self.phase == oldSelf.phase \
+                "{OTHER} || self.phase == oldSelf.phase \
                  || (oldSelf.phase == 'Pending' && self.phase in ['Running', 'Failed']) \
                  || (oldSelf.phase == 'Running' && self.phase in ['Succeeded', 'Failed'])"
             ),
@@ -110,7 +120,7 @@ fn transitions() -> Vec<Rule> {
         ),
         rule(
             &format!(
-                "{same} || !(oldSelf.phase in ['Succeeded', 'Failed']) \
+                "{OTHER} || !(oldSelf.phase in ['Succeeded', 'Failed']) \
                  || (has(self.snapshotID) == has(oldSelf.snapshotID) \
                  && (!has(self.snapshotID) || self.snapshotID == oldSelf.snapshotID))"
             ),
@@ -122,24 +132,78 @@ fn transitions() -> Vec<Rule> {
             "a Succeeded backup names its snapshotID",
         ),
         rule(
-            "self.phase != 'Running' || (has(self.executor) && has(self.executor.name) && has(self.executor.epoch))",
-            "a Running attempt names its executor",
+            "self.phase == 'Succeeded' || self.operation != 'Backup' || !has(self.snapshotID)",
+            "only a Succeeded backup names a snapshotID",
+        ),
+        rule("self.operation == oldSelf.operation", "the operation never changes"),
+    ];
+    rules.extend(claims());
+    rules.extend(losses());
+    rules
+}
+
+/// Holds where the attempt is another one than before.
+const OTHER: &str = "self.attempt != oldSelf.attempt";
+/// Holds where an executor has claimed the attempt.
+const CLAIMED: &str = "(has(self.executor) && has(self.executor.epoch))";
+const WAS_CLAIMED: &str = "(has(oldSelf.executor) && has(oldSelf.executor.epoch))";
+/// How many executors were lost.
+const LOST: &str = "(has(self.executor) && has(self.executor.lost) ? self.executor.lost : 0)";
+const WAS_LOST: &str = "(has(oldSelf.executor) && has(oldSelf.executor.lost) ? oldSelf.executor.lost : 0)";
+
+fn claims() -> Vec<Rule> {
+    let rule = |rule: String, message: &str| Rule { rule, message: message.to_owned() };
+    vec![
+        rule(
+            "!has(self.executor) || (has(self.executor.name) == has(self.executor.epoch) \
+             && has(self.executor.launch) == has(self.executor.epoch))"
+                .to_owned(),
+            "a claim has a name, an epoch and a launch",
+        ),
+        rule(format!("self.phase != 'Running' || {CLAIMED}"), "a Running attempt names its executor"),
+        rule(
+            format!(
+                "{OTHER} || {WAS_CLAIMED} || !{CLAIMED} \
+                 || (oldSelf.phase == 'Pending' && self.phase == 'Running' && self.executor.epoch == 1)"
+            ),
+            "an attempt is first claimed from Pending to Running, with epoch 1",
         ),
         rule(
-            &format!(
-                "{same} || !has(oldSelf.executor) || !has(oldSelf.executor.epoch) \
-                 || (has(self.executor) && has(self.executor.epoch) \
-                 && ((self.executor.epoch == oldSelf.executor.epoch && self.executor.name == oldSelf.executor.name) \
-                 || (self.executor.epoch == oldSelf.executor.epoch + 1 && self.phase == 'Running')))"
+            format!(
+                "{OTHER} || !{WAS_CLAIMED} || ({CLAIMED} \
+                 && ((self.executor.epoch == oldSelf.executor.epoch && self.executor.name == oldSelf.executor.name \
+                 && self.executor.launch == oldSelf.executor.launch) \
+                 || (self.executor.epoch == oldSelf.executor.epoch + 1 \
+                 && self.executor.launch > oldSelf.executor.launch && self.phase == 'Running')))"
             ),
             "another executor takes an attempt over only with the next epoch",
         ),
         rule(
-            &format!(
-                "{same} || !has(oldSelf.executor) || !has(oldSelf.executor.lost) \
-                 || (has(self.executor) && has(self.executor.lost) && self.executor.lost >= oldSelf.executor.lost)"
+            format!(
+                "{OTHER} || !{CLAIMED} \
+                 || ({WAS_CLAIMED} && self.executor.epoch == oldSelf.executor.epoch) \
+                 || self.executor.launch == {LOST} + 1"
             ),
-            "executors once lost stay lost",
+            "an attempt is claimed by the launch that follows all lost ones",
+        ),
+        rule(
+            format!("self.phase != 'Succeeded' || ({CLAIMED} && self.executor.launch == {LOST} + 1)"),
+            "an executor that was declared lost does not succeed",
+        ),
+    ]
+}
+
+fn losses() -> Vec<Rule> {
+    let rule = |rule: String, message: &str| Rule { rule, message: message.to_owned() };
+    vec![
+        rule(format!("{OTHER} || {LOST} >= {WAS_LOST}"), "executors once lost stay lost"),
+        rule(
+            format!(
+                "{OTHER} || {LOST} <= {WAS_LOST} || ({LOST} == {WAS_LOST} + 1 \
+                 && self.phase == oldSelf.phase && self.phase in ['Pending', 'Running'] \
+                 && {CLAIMED} == {WAS_CLAIMED} && (!{CLAIMED} || self.executor.epoch == oldSelf.executor.epoch))"
+            ),
+            "a loss is recorded alone, one at a time, and before the attempt has ended",
         ),
     ]
 }

@@ -11,7 +11,7 @@ const FORBIDDEN: &[(&str, &str)] = &[
     (concat!("FIX", "ME"), "finish it, or open an issue"),
     (concat!("todo", "!("), "finish it"),
     (concat!("unimplemented", "!("), "finish it"),
-    (concat!("#[ig", "nore"), "a test that does not run proves nothing: remove it, or let it run"),
+    (concat!("#[ig", "nore]"), "a test that does not run proves nothing: say what runs it, or remove it"),
     (concat!("/ho", "me/"), "a path of one machine: write one that every machine has"),
     (concat!("/ro", "ot/"), "a path of one machine: write one that every machine has"),
     (concat!("/wo", "rk/"), "a path of one machine: write one that every machine has"),

@@ -1,8 +1,8 @@
 //! The transition table stands twice: in `lvault_core::next`, and as CEL rules in the CRD. This compares the two.
 //!
 //! The statuses compared are all that can be reached from nothing with two attempts, two executors and two losses, each
-//! written as this crate writes it. Rules of a CRD see the old status and the new one, and not who writes and why: where
-//! that makes them weaker than the table, a golden file says in what.
+//! written as this crate writes it, and all that lie one field beside them. Rules of a CRD see the status before and after,
+//! and not who writes and why; of what can be told from the statuses, they allow exactly what the table allows.
 
 mod pairs;
 mod refusals;

@@ -69,6 +69,9 @@ fn a_success_names_its_snapshot_and_keeps_it() {
     check("removed", Some(&succeeded), Some(&with(&succeeded, "snapshotID", Value::Null)), rule);
     let failed = stand("Failed", true);
     check("added", Some(&failed), Some(&with(&failed, "snapshotID", json!("00000000"))), rule);
+    let rule = "only a Succeeded backup names a snapshotID";
+    check("too early", Some(&running), Some(&with(&running, "snapshotID", json!("00000000"))), rule);
+    check("of a failed one", Some(&running), Some(&with(&failed, "snapshotID", json!("00000000"))), rule);
 }
 
 #[test]
@@ -85,14 +88,21 @@ fn a_claim_is_changed_by_a_successor_only() {
     check("another name", Some(&running), Some(&executor(json!({"name": "zombie"}))), rule);
     check("an epoch left out", Some(&running), Some(&executor(json!({"name": "b", "epoch": 3}))), rule);
     check("an epoch back", Some(&executor(json!({"epoch": 2}))), Some(&running), rule);
+    check("another launch", Some(&running), Some(&executor(json!({"launch": 2}))), rule);
     check("no claim", Some(&running), Some(&with(&running, "executor", Value::Null)), rule);
     let rule = "executors once lost stay lost";
     check("fewer lost", Some(&executor(json!({"lost": 2}))), Some(&executor(json!({"lost": 1}))), rule);
     check("none lost", Some(&executor(json!({"lost": 2}))), Some(&running), rule);
+    let rule = "an executor that was declared lost does not succeed";
+    let succeeded =
+        with(&stand("Succeeded", true), "executor", executor(json!({"lost": 1}))["onlineSnapshot"]["executor"].clone());
+    check("a zombie", Some(&executor(json!({"lost": 1}))), Some(&succeeded), rule);
     let rule = "a Running attempt names its executor";
     let pending = stand("Pending", false);
     check("unnamed", Some(&pending), Some(&with(&running, "executor", Value::Null)), rule);
     check("no epoch", Some(&pending), Some(&with(&running, "executor", json!({"name": "a"}))), rule);
+    let rule = "the operation never changes";
+    check("a restore", Some(&pending), Some(&with(&pending, "operation", json!("Restore"))), rule);
 }
 
 #[test]

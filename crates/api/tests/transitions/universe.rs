@@ -56,9 +56,10 @@ impl Universe {
         }
     }
 
-    /// Whether a legal step, or none at all, leads from one status to the other.
-    pub(crate) fn legal(&self, from: Option<usize>, to: usize) -> bool {
-        from == Some(to) || self.steps.iter().any(|(start, _, end)| (*start, *end) == (from, to))
+    /// What may stand after this status: the status itself, and where its legal steps lead.
+    pub(crate) fn after(&self, from: Option<usize>) -> impl Iterator<Item = &TransferStatus> {
+        let steps = self.steps.iter().filter(move |(start, _, _)| *start == from).map(|(_, _, end)| *end);
+        from.into_iter().chain(steps).map(|at| &self.stands[at].status)
     }
 }
 

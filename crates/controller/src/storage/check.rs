@@ -83,6 +83,42 @@ fn probe(target: Target) -> Finding {
     let Target { folder, password } = target;
     match lvault_backup::probe(&Location::Local { root: folder }, &password) {
         Ok(_) => Finding::Usable,
-        Err(error) => Finding::Unusable(error.to_string()),
+        Err(error) => Finding::Unusable(lasting(&error.to_string())),
+    }
+}
+
+/// What a check found, without the name of the file it tried to write: that is another one each time, and a status that
+/// changes each time is written each time.
+fn lasting(message: &str) -> String {
+    const PROBE: &str = "lvault-probe-";
+    let mut parts = message.split(PROBE);
+    let mut lasting = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        lasting.push_str("lvault-probe");
+        lasting.push_str(part.trim_start_matches(|c: char| c.is_ascii_hexdigit()));
+    }
+    lasting
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn no_second_thread_goes_to_a_folder_that_has_not_answered() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let other = tempfile::tempdir().expect("a temporary folder");
+        let target = |folder: &tempfile::TempDir| Target {
+            folder: folder.path().to_owned(),
+            password: Password::new("p").expect("a password"),
+        };
+        let check = RepositoryCheck::default();
+        let stuck = UnderWay::enter(&check.under_way, folder.path()).expect("nobody is there");
+        let Finding::Unknown(message) = check.check(target(&folder)).await else { panic!("a second one began") };
+        assert!(message.contains("has not come back"), "{message}");
+        assert_eq!(check.check(target(&other)).await, Finding::Usable);
+        drop(stuck);
+        assert_eq!(check.check(target(&folder)).await, Finding::Usable);
+        assert_eq!(check.check(target(&folder)).await, Finding::Usable, "each check frees the folder again");
     }
 }
