@@ -116,7 +116,7 @@ pub fn line(volume: &LogicalVolume) -> String {
 fn stage(transfer: &TransferStatus) -> String {
     let phase = phase_word(transfer.phase);
     let lost = transfer.executor.as_ref().and_then(|executor| executor.lost).filter(|lost| *lost > 0);
-    let lost = lost.map(|lost| format!(", {lost} executors lost")).unwrap_or_default();
+    let lost = lost.map(|lost| format!(", executors lost: {lost}")).unwrap_or_default();
     match (transfer.phase, &transfer.progress) {
         (Phase::Running, Some(progress)) => format!(
             "{phase}, {}% ({} of {}, {} of {} files{}){lost}",
@@ -172,7 +172,7 @@ mod tests {
         );
         assert_eq!(
             online(json!({"phase": "Running", "message": "copying", "executor": {"lost": 2}})),
-            "snapshot s1: Running: copying, 2 executors lost"
+            "snapshot s1: Running: copying, executors lost: 2"
         );
         assert_eq!(
             online(json!({"phase": "Succeeded", "progress": progress, "duration": "12s"})),

@@ -31,12 +31,46 @@ fn everything() -> Listing {
 
 #[test]
 fn tables() {
-    assert_snapshot!(everything().render(Format::Table, now()).expect("text"), @"");
+    assert_snapshot!(everything().render(Format::Table, now()).expect("text"), @r"
+    VOLUMES
+    NAME  SIZE                  NODE  PHASE  AGE
+    v1    1.00 GiB -> 2.00 GiB  n1    Ready  3h
+    r1    1.00 GiB              n1    Ready  3h
+
+    SNAPSHOTS
+    NAME  SOURCE  STORAGE         PHASE    PROGRESS  DATA     SNAPSHOT-ID  AGE
+    s1    v1      default/backup  Running  42%       300 MiB  -            3h
+
+    RESTORES
+    NAME  STORAGE         PATH        SNAPSHOT-ID   PHASE      PROGRESS  DATA  AGE
+    r1    default/backup  default/v1  0123456789ab  Succeeded  -         -     3h
+
+    STORAGES
+    NAMESPACE  NAME    PROVIDER  LOCATION     PHASE  AGE
+    default    backup  local     /srv/backup  Error  3h
+    ");
 }
 
 #[test]
 fn wide_tables() {
-    assert_snapshot!(everything().render(Format::Wide, now()).expect("text"), @"");
+    assert_snapshot!(everything().render(Format::Wide, now()).expect("text"), @r"
+    VOLUMES
+    NAME  SIZE                  NODE  PHASE  AGE  FROM                       PATH     MESSAGE
+    v1    1.00 GiB -> 2.00 GiB  n1    Ready  3h   -                          /srv/v1  -
+    r1    1.00 GiB              n1    Ready  3h   default/backup:default/v1  -        -
+
+    SNAPSHOTS
+    NAME  SOURCE  STORAGE         PHASE    PROGRESS  DATA     SNAPSHOT-ID  AGE  NODE  REPOSITORY  ATTEMPT  DURATION  MESSAGE
+    s1    v1      default/backup  Running  42%       300 MiB  -            3h   n1    default/v1  1        -         copying
+
+    RESTORES
+    NAME  STORAGE         PATH        SNAPSHOT-ID       PHASE      PROGRESS  DATA  AGE  NODE  ATTEMPT  DURATION  MESSAGE
+    r1    default/backup  default/v1  0123456789abcdef  Succeeded  -         -     3h   n1    2        12s       -
+
+    STORAGES
+    NAMESPACE  NAME    PROVIDER  LOCATION     PHASE  AGE  SECRET  MESSAGE
+    default    backup  local     /srv/backup  Error  3h   backup  not?writable
+    ");
 }
 
 #[test]

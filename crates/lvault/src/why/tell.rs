@@ -183,7 +183,7 @@ fn running(story: &mut Story, facts: &Facts, transfer: &TransferStatus) {
     }
     if let Some(lost) = executor.lost.filter(|lost| *lost > 0) {
         let limit = limit(&facts.object);
-        story.because(format!("{lost} executors of this attempt were lost; after {limit} the attempt fails"));
+        story.because(format!("executors of this attempt that were lost: {lost}; at {limit} the attempt fails"));
     }
     if let Some((at, storage)) = &facts.storage {
         storage_of(story, at, storage.as_ref());
@@ -220,11 +220,16 @@ fn failed(story: &mut Story, facts: &Facts, transfer: &TransferStatus, kind: Kin
     if let Some((at, storage)) = &facts.storage {
         storage_of(story, at, storage.as_ref());
     }
-    if let (Some(source), Kind::Snapshot) = (&facts.source, kind) {
+    // Where the snapshot was cut, the next attempt copies it again and needs no source.
+    let cut = !transfer.error.as_ref().is_some_and(|error| NOT_CUT.contains(&error.code.as_str()));
+    if let (Some(source), Kind::Snapshot, false) = (&facts.source, kind, cut) {
         source_of(story, &facts.object, source.as_ref());
     }
     story.todo(retry_hint(&facts.object));
 }
+
+/// Errors after which there is no local snapshot to copy again.
+const NOT_CUT: [&str; 3] = ["SourceGone", "SourceNotReady", "SnapshotFailed"];
 
 /// What usually helps against an error of this code.
 fn remedy(code: &str) -> Option<&'static str> {
