@@ -20,8 +20,10 @@ struct Rule {
 pub fn all() -> Vec<Value> {
     let mut volume = document(LogicalVolume::crd());
     let root = "/spec/versions/0/schema/openAPIV3Schema";
-    for (part, plain) in [("onlineSnapshot", "online snapshot"), ("restore", "restore")] {
-        add(&mut volume, root, first_write_and_removal(part, plain));
+    for (part, plain, operation) in
+        [("onlineSnapshot", "an online snapshot", "Backup"), ("restore", "a restore", "Restore")]
+    {
+        add(&mut volume, root, of_the_whole(part, plain, operation));
         add(&mut volume, &format!("{root}/properties/status/properties/{part}"), transitions());
         let spec_rule = "self.attempt >= oldSelf.attempt";
         let rule = Rule { rule: spec_rule.to_owned(), message: "attempt never goes back".to_owned() };
@@ -79,14 +81,19 @@ fn add(crd: &mut Value, pointer: &str, rules: Vec<Rule>) {
     }
 }
 
-fn first_write_and_removal(part: &str, plain: &str) -> Vec<Rule> {
+/// Rules that stand on the root, as they are about a part that comes or goes, or about its place.
+fn of_the_whole(part: &str, plain: &str, operation: &str) -> Vec<Rule> {
     let was = format!("(has(oldSelf.status) && has(oldSelf.status.{part}))");
     let is = format!("(has(self.status) && has(self.status.{part}))");
     let first = format!("{was} || !{is}");
     vec![
         Rule {
+            rule: format!("!{is} || self.status.{part}.operation == '{operation}'"),
+            message: format!("the operation of {plain} is {operation}"),
+        },
+        Rule {
             rule: format!("{first} || self.status.{part}.phase == 'Pending'"),
-            message: format!("the first phase of an {plain} is Pending").replace("an restore", "a restore"),
+            message: format!("the first phase of {plain} is Pending"),
         },
         Rule {
             rule: format!("{first} || !has(self.status.{part}.executor)"),
@@ -135,7 +142,6 @@ fn transitions() -> Vec<Rule> {
             "self.phase == 'Succeeded' || self.operation != 'Backup' || !has(self.snapshotID)",
             "only a Succeeded backup names a snapshotID",
         ),
-        rule("self.operation == oldSelf.operation", "the operation never changes"),
     ];
     rules.extend(claims());
     rules.extend(losses());

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 /// Judges status writes with the rules of the real CRD.
 struct Rules {
+    document: Value,
     schema: kube_cel::CompiledSchema,
 }
 
@@ -21,7 +22,16 @@ impl Rules {
         let crds = lvault_api::crds::all();
         let crd = crds.iter().find(|crd| crd["spec"]["names"]["kind"] == "LogicalVolume").expect("the CRD");
         let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
-        Self { schema: kube_cel::compile_schema(schema) }
+        Self { document: schema.clone(), schema: kube_cel::compile_schema(schema) }
+    }
+
+    /// The messages of all rules about `status.onlineSnapshot`.
+    fn about_snapshots(&self) -> Vec<String> {
+        let at = |node: &Value| node["x-kubernetes-validations"].as_array().cloned().unwrap_or_default();
+        let rules = at(&self.document["properties"]["status"]["properties"]["onlineSnapshot"]);
+        let root = at(&self.document).into_iter().filter(|rule| rule["rule"].to_string().contains("onlineSnapshot"));
+        let messages = rules.into_iter().chain(root).filter_map(|rule| rule["message"].as_str().map(str::to_owned));
+        messages.collect()
     }
 
     /// The messages of the rules that a write of `new` over `old` breaks. `None` is no status at all.
@@ -34,8 +44,9 @@ impl Rules {
     }
 
     /// As [`Rules::broken`], for statuses of one transfer.
-    fn broken_by(&self, old: Option<&TransferStatus>, new: Option<&TransferStatus>) -> Vec<String> {
-        let (old, new) = (old.map(status), new.map(status));
+    fn broken_by(&self, place: Operation, old: Option<&TransferStatus>, new: Option<&TransferStatus>) -> Vec<String> {
+        let part = |one: &TransferStatus| status_of(place, one);
+        let (old, new) = (old.map(part), new.map(part));
         self.broken(old.as_ref(), new.as_ref())
     }
 }
@@ -54,7 +65,12 @@ fn object(status: Option<&Value>) -> Value {
 
 /// A volume's status that holds this transfer and nothing else.
 fn status(transfer: &TransferStatus) -> Value {
-    let part = match transfer.operation {
+    status_of(transfer.operation, transfer)
+}
+
+/// As [`status`], in the place of another operation.
+fn status_of(place: Operation, transfer: &TransferStatus) -> Value {
+    let part = match place {
         Operation::Backup => "onlineSnapshot",
         Operation::Restore => "restore",
     };

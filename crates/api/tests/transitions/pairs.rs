@@ -58,7 +58,7 @@ fn what_the_table_allows_is_accepted() {
         assert!(universe.stands.len() > 100 && universe.steps.len() > 200, "the walk ended early");
         for (from, transition, to) in &universe.steps {
             let old = from.map(|at| &universe.stands[at].status);
-            let broken = rules.broken_by(old, Some(&universe.stands[*to].status));
+            let broken = rules.broken_by(operation, old, Some(&universe.stands[*to].status));
             assert_eq!(broken, Vec::<String>::new(), "{transition:?} from {old:?}");
         }
     }
@@ -77,8 +77,8 @@ fn what_the_table_does_not_allow_is_refused() {
                     *met.entry(why).or_default() += 1;
                     assert!(!legal.contains(&essence(new)), "the table allows what is forbidden: {why}");
                 }
-                if !legal.contains(&essence(new)) && rules.broken_by(old, Some(new)).is_empty() {
-                    accepted.push(format!("{} -> {}", old.map_or("nothing".to_owned(), essence), essence(new)));
+                if !legal.contains(&essence(new)) && rules.broken_by(operation, old, Some(new)).is_empty() {
+                    accepted.push(format!("{} -> {}", shown(old), essence(new)));
                 }
             }
         }
@@ -89,26 +89,39 @@ fn what_the_table_does_not_allow_is_refused() {
 
 /// Statuses that no writer ever leaves, one field away from those that they do.
 #[test]
-fn what_is_nearly_legal_is_refused() {
+fn what_is_nearly_legal_is_refused_and_each_rule_is_needed() {
     let (rules, universe) = (Rules::of_the_crd(), Universe::of(Operation::Backup));
     let (mut refused, mut accepted) = (0, Vec::new());
+    let mut alone = BTreeSet::new();
     for (from, old) in with_nothing(&universe) {
         let legal: BTreeSet<String> = universe.after(from).map(essence).collect();
-        let near = universe.after(from).flat_map(variants).filter(|new| !legal.contains(&essence(new)));
-        for new in near {
-            if rules.broken_by(old, Some(&new)).is_empty() {
-                accepted.push(format!("{} -> {}", old.map_or("nothing".to_owned(), essence), essence(&new)));
-            } else {
-                refused += 1;
+        let ended = old.is_some_and(|old| old.phase == Phase::Succeeded);
+        let beginning = universe.stands[0].status.clone();
+        let near = universe.after(from).flat_map(|status| variants(status, ended)).chain([beginning]);
+        let near = near.filter(|new| !legal.contains(&essence(new))).map(Some);
+        // Nothing at all is near as well: the removal of the status.
+        for new in near.chain(old.map(|_| None)) {
+            let broken = rules.broken_by(Operation::Backup, old, new.as_ref());
+            match broken.as_slice() {
+                [] => accepted.push(format!("{} -> {}", shown(old), shown(new.as_ref()))),
+                [one] => drop(alone.insert(one.clone())),
+                [_, _, ..] => {}
             }
+            refused += 1;
         }
     }
     assert_eq!(accepted, Vec::<String>::new());
     assert!(refused > 2000, "only {refused} were tried");
+    let needless: Vec<String> = rules.about_snapshots().into_iter().filter(|rule| !alone.contains(rule)).collect();
+    assert_eq!(needless, Vec::<String>::new(), "no write is refused by this rule alone");
 }
 
-/// The status with one field changed, in every way.
-fn variants(status: &TransferStatus) -> Vec<TransferStatus> {
+fn shown(status: Option<&TransferStatus>) -> String {
+    status.map_or("nothing".to_owned(), essence)
+}
+
+/// The status with one field changed, in every way; another snapshot only where the attempt had ended before.
+fn variants(status: &TransferStatus, ended: bool) -> Vec<TransferStatus> {
     let mut all = Vec::new();
     let mut push = |change: &dyn Fn(&mut TransferStatus, &mut ExecutorStatus)| {
         let mut variant = status.clone();
@@ -137,6 +150,10 @@ fn variants(status: &TransferStatus) -> Vec<TransferStatus> {
     }
     push(&|_, executor| *executor = ExecutorStatus { lost: executor.lost, ..ExecutorStatus::default() });
     push(&|variant, _| variant.snapshot_id = None);
+    if ended {
+        push(&|variant, _| variant.snapshot_id = Some("00000000".to_owned()));
+    }
+    push(&|variant, _| variant.operation = Operation::Restore);
     all
 }
 
@@ -150,7 +167,8 @@ fn essence(status: &TransferStatus) -> String {
     let ExecutorStatus { name, epoch, launch, lost } = executor(status);
     let number = |n: Option<i32>| n.map_or("-".to_owned(), |n| n.to_string());
     format!(
-        "{}:{:?}({} epoch {} launch {}, lost {}, snapshot {})",
+        "{:?} {}:{:?}({} epoch {} launch {}, lost {}, snapshot {})",
+        status.operation,
         status.attempt,
         status.phase,
         name.as_deref().unwrap_or("-"),

@@ -101,7 +101,7 @@ fn a_claim_is_changed_by_a_successor_only() {
     let pending = stand("Pending", false);
     check("unnamed", Some(&pending), Some(&with(&running, "executor", Value::Null)), rule);
     check("no epoch", Some(&pending), Some(&with(&running, "executor", json!({"name": "a"}))), rule);
-    let rule = "the operation never changes";
+    let rule = "the operation of an online snapshot is Backup";
     check("a restore", Some(&pending), Some(&with(&pending, "operation", json!("Restore"))), rule);
 }
 
