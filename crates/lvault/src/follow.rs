@@ -172,13 +172,13 @@ pub async fn follow(
             Ok(Some(Ok(seen))) => {
                 away = None;
                 let seen = seen.filter(|seen| seen.uid() == uid);
-                if let Some(seen) = &seen {
-                    narrator.see(seen);
-                    last = seen.clone();
-                }
+                last = seen.clone().unwrap_or(last);
                 match judge(goal, seen.as_ref(), &name) {
                     Judgement::Reached => return Ok(narrator.end(seen)),
-                    Judgement::NotYet => stuck = still(stuck, &last, goal),
+                    Judgement::NotYet => {
+                        narrator.see(&last);
+                        stuck = still(stuck, &last, goal);
+                    }
                     Judgement::Never(error) => return Err(narrator.end(error)),
                 }
             }

@@ -39,6 +39,7 @@ fn prepared() -> World {
     fs::create_dir(&repository).unwrap();
     world.ok(&format!("storage add backup --local {} --wait --timeout 60s", repository.display()));
     world.ok("volume create data --size 64Mi --wait --timeout 60s");
+    fs::write(format!("{}/file", world.ok("volume path data").trim_end()), vec![7; 1 << 20]).unwrap();
     world.apply(true, "snapshotbackupstorages", &storage("locked", "/srv/nothing"), None);
     world.apply(false, "logicalvolumes", &volume("far", &json!({"nodeName": "n2"})), Some(&json!({"volumeID": "x"})));
     world.apply(false, "logicalvolumes", &volume("unready", &json!({"nodeName": "n2"})), None);
