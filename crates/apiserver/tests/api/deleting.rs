@@ -114,10 +114,15 @@ async fn propagation_is_as_asked() {
         let mut held = owned("held", &owner, true);
         held["metadata"]["finalizers"] = json!(["x.y/hold"]);
         http.post(BOXES, &held).await.expect(201);
+        let mut second = owned("second", &owner, true);
+        second["metadata"]["finalizers"] = json!(["x.y/hold"]);
+        http.post(BOXES, &second).await.expect(201);
         let waiting = http.delete(A, &json!({"propagationPolicy": "Foreground"})).await.expect(200);
         assert_eq!(waiting["metadata"]["finalizers"], json!(["foregroundDeletion"]));
         let dependent = http.get(&format!("{BOXES}/held")).await.expect(200);
         assert!(dependent["metadata"]["deletionTimestamp"].is_string());
+        http.get(A).await.expect(200);
+        http.merge(&format!("{BOXES}/second"), &json!({"metadata": {"finalizers": null}})).await.expect(200);
         http.get(A).await.expect(200);
         http.merge(&format!("{BOXES}/held"), &json!({"metadata": {"finalizers": null}})).await.expect(200);
         http.get(A).await.refused(404, "NotFound");

@@ -11,6 +11,7 @@
 mod creating;
 mod deleting;
 mod durability;
+mod helpers;
 mod kubectl;
 mod listing;
 mod patching;

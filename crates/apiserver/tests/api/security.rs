@@ -4,7 +4,7 @@ use kube::api::{Api, DynamicObject, ListParams};
 use lvault_apiserver::tls::Identity;
 use tokio::net::TcpListener;
 
-use crate::setup::{Http, Listening, THINGS, in_memory, thing, thing_resource};
+use crate::setup::{Http, Listening, THINGS, bounded, in_memory, thing, thing_resource};
 
 #[tokio::test]
 async fn without_the_right_token_there_is_nothing_to_see() {
@@ -23,6 +23,11 @@ async fn without_the_right_token_there_is_nothing_to_see() {
         }
         bad.post(THINGS, &thing("b")).await.refused(401, "Unauthorized");
     }
+    let nobody = Http(listening.anonymous().await);
+    nobody.get(THINGS).await.refused(401, "Unauthorized");
+    nobody.get("/openapi/v3").await.refused(401, "Unauthorized");
+    nobody.post(THINGS, &thing("b")).await.refused(401, "Unauthorized");
+    assert_eq!(nobody.get("/readyz").await.expect(200), "ok");
     let names = good.get(THINGS).await.expect(200);
     assert_eq!(names["items"].as_array().expect("items").len(), 1);
     listening.stop().await;
@@ -49,7 +54,8 @@ async fn only_loopback_is_served() {
     let folder = tempfile::tempdir().expect("a folder");
     let identity = Identity::load_or_create(folder.path()).expect("an identity");
     let listener = TcpListener::bind("0.0.0.0:0").await.expect("a port");
-    let error = server.serve(listener, &identity, std::future::pending()).await.expect_err("refused");
+    let served = bounded("the refusal", server.serve(listener, &identity, std::future::pending()));
+    let error = served.await.expect_err("refused");
     assert!(error.to_string().contains("127.0.0.1"), "{error}");
 }
 
@@ -71,4 +77,16 @@ async fn noise_on_the_port_does_no_harm() {
     let good = Http(listening.client(listening.identity.token()).await);
     good.get(THINGS).await.expect(200);
     listening.stop().await;
+}
+
+/// Watches never end by themselves; the listener does not wait for them.
+#[tokio::test]
+async fn the_listener_ends_in_spite_of_watches() {
+    let server = in_memory().await;
+    let listening = Listening::start(&server).await;
+    let client = listening.client(listening.identity.token()).await;
+    let things: Api<DynamicObject> = Api::all_with(client, &thing_resource());
+    let watch = things.watch(&kube::api::WatchParams::default(), "0").await.expect("watches");
+    bounded("the end", listening.stop()).await;
+    drop(watch);
 }

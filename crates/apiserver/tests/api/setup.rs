@@ -120,12 +120,23 @@ impl Listening {
     }
 
     pub(crate) async fn client(&self, token: &str) -> Client {
+        Client::try_from(self.config(token).await).expect("a client")
+    }
+
+    /// A client that shows no token at all.
+    pub(crate) async fn anonymous(&self) -> Client {
+        let mut config = self.config("").await;
+        config.auth_info = kube::config::AuthInfo::default();
+        Client::try_from(config).expect("a client")
+    }
+
+    async fn config(&self, token: &str) -> kube::Config {
         let parsed = Kubeconfig::from_yaml(&self.kubeconfig(token)).expect("a kubeconfig");
         let mut config =
             kube::Config::from_custom_kubeconfig(parsed, &KubeConfigOptions::default()).await.expect("a config");
         // A refusal is to be seen, not repeated fifteen times.
         config.default_retry = false;
-        Client::try_from(config).expect("a client")
+        config
     }
 
     pub(crate) fn write_kubeconfig(&self) -> std::path::PathBuf {

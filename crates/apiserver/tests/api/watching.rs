@@ -109,7 +109,8 @@ async fn a_version_that_is_forgotten_is_an_error_in_the_stream_and_one_to_come_i
     let event = bounded("the error", stream.try_next()).await.expect("an event").expect("not the end");
     assert_eq!(told(&event), ("ERROR", String::from("Expired"), String::from("410")));
     assert!(stream.try_next().await.expect("no failure").is_none(), "the stream ends after it");
-    http.get(&format!("{THINGS}?watch=1&resourceVersion=9999")).await.refused(504, "Timeout");
+    let future = format!("{THINGS}?watch=1&resourceVersion=9999");
+    bounded("the refusal", http.get(&future)).await.refused(504, "Timeout");
     http.get(&format!("{THINGS}?watch=1&sendInitialEvents=true")).await.refused(422, "Invalid");
 }
 
