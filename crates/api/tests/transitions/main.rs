@@ -4,6 +4,9 @@
 //! written as this crate writes it, and all that lie one field beside them. Rules of a CRD see the status before and after,
 //! and not who writes and why; of what can be told from the statuses, they allow exactly what the table allows.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test says by panicking what went wrong")]
+
+mod embedded;
 mod pairs;
 mod refusals;
 mod universe;

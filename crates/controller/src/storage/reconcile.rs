@@ -20,9 +20,17 @@ use crate::{CHECK_REQUESTED, Config};
 const READS: usize = 5;
 
 /// What of a storage a pass depends on. Its own status writes and answers are not part of it, so they wake nothing.
-pub(crate) fn trigger(object: &DynamicObject) -> (Option<String>, Option<i64>, Option<String>) {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Trigger {
+    uid: Option<String>,
+    generation: Option<i64>,
+    requested: Option<String>,
+}
+
+/// The trigger of a storage.
+pub(crate) fn trigger(object: &DynamicObject) -> Trigger {
     let requested = object.annotations().get(CHECK_REQUESTED).cloned();
-    (object.uid(), object.metadata.generation, requested)
+    Trigger { uid: object.uid(), generation: object.metadata.generation, requested }
 }
 
 /// The passes over all storages.
@@ -44,7 +52,7 @@ impl Storages {
     /// old status or the new one.
     pub(crate) async fn reconcile(&self, key: Key) -> After {
         let storages: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &key.namespace, &resource());
-        let mut examined: Option<((Option<String>, Option<i64>, Option<String>), Finding)> = None;
+        let mut examined: Option<(Trigger, Finding)> = None;
         for _ in 0..READS {
             let object = match ask(self.api_timeout, storages.get(&key.name)).await {
                 Answer::Done(object) => object,

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use lvault_api::StoragePhase::{Error, Pending, Ready};
 use lvault_backup::{Location, Password, Repository, RepositoryPath};
-use lvault_controller::{ControllerError, RepositoryCheck};
+use lvault_controller::{Config, ControllerError, RepositoryCheck};
 use serde_json::{Value, json};
 
-use crate::support::{PASSWORD, World, assert_secret_free, counted, local, quick, server};
+use crate::support::{LIMIT, PASSWORD, World, assert_secret_free, counted, local, quick, server, slow};
 
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary folder")
@@ -26,7 +26,8 @@ fn repository(root: &Path, password: &str) {
 async fn an_empty_folder_and_one_with_a_repository_are_ready() {
     let (empty, used) = (folder(), folder());
     repository(used.path(), PASSWORD);
-    let world = World::new().await;
+    // One check only, so that none is under way when the folder is looked at.
+    let world = World::with(server().await, slow(), Arc::new(RepositoryCheck::default()));
     world.add("empty", empty.path()).await;
     world.add("used", used.path()).await;
     for name in ["empty", "used"] {
@@ -118,7 +119,9 @@ async fn a_password_that_is_no_text_is_not_shown() {
 #[tokio::test]
 async fn what_was_repaired_is_ready_again_and_says_nothing_old() {
     let folder = folder();
-    let world = World::new().await;
+    // What is wrong is looked at again soon, however long the interval is.
+    let config = Config { interval: LIMIT * 100, ..quick() };
+    let world = World::with(server().await, config, Arc::new(RepositoryCheck::default()));
     let place = folder.path().join("later");
     world.create("s", local(&place)).await;
     world.until_phase("s", Error).await;
@@ -174,7 +177,7 @@ async fn an_object_that_cannot_be_read_does_not_hide_the_others() {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(crate::support::LIMIT, said).await.expect("it is said what is wrong");
+    tokio::time::timeout(LIMIT, said).await.expect("it is said what is wrong");
     assert!(status().await["message"].to_string().contains("tape"), "{}", status().await);
     while objects.get("s").await.expect("it is there").data["status"]["phase"] != "Ready" {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
@@ -186,7 +189,8 @@ async fn an_object_that_cannot_be_read_does_not_hide_the_others() {
 async fn without_the_crd_it_says_so_and_ends() {
     let server = lvault_apiserver::ApiServer::open(lvault_apiserver::Config::in_memory(Vec::new())).await;
     let client = kube::Client::new(server.expect("a server").service(), "default");
-    let ended = lvault_controller::run(client, quick(), std::future::pending()).await;
+    let run = lvault_controller::run(client, quick(), std::future::pending());
+    let ended = tokio::time::timeout(LIMIT, run).await.expect("it ends at once");
     let Err(error @ ControllerError::List { .. }) = ended else { panic!("it went on: {ended:?}") };
     assert!(error.to_string().contains("deploy/crds"), "{error}");
 }

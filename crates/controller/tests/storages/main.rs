@@ -1,5 +1,7 @@
 //! The controller against the embedded API and real folders and repositories.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test says by panicking what went wrong")]
+
 mod answers;
 mod races;
 mod requests;

@@ -4,16 +4,10 @@ use std::sync::atomic::Ordering;
 
 use kube::ResourceExt;
 use lvault_api::StoragePhase::{Error, Ready};
-use lvault_controller::{CHECK_ANSWERED, CHECK_REQUESTED, Config, check_is_answered};
+use lvault_controller::{CHECK_ANSWERED, CHECK_REQUESTED, check_is_answered};
 use serde_json::json;
 
-use crate::support::{World, counted, local, quick, server};
-
-/// Checks come only when they are asked for.
-fn slow() -> Config {
-    let hour = std::time::Duration::from_secs(3600);
-    Config { interval: hour, retry_first: hour, retry_longest: hour, ..quick() }
-}
+use crate::support::{World, counted, local, quick, server, slow};
 
 async fn ask(world: &World, request: &str) {
     world.change("s", json!({"metadata": {"annotations": {CHECK_REQUESTED: request}}})).await;

@@ -36,6 +36,12 @@ pub(crate) fn quick() -> Config {
     }
 }
 
+/// Checks come only when something changed or somebody asked.
+pub(crate) fn slow() -> Config {
+    let long = LIMIT * 100;
+    Config { interval: long, retry_first: long, retry_longest: long, ..quick() }
+}
+
 /// An API server with a controller.
 pub(crate) struct World {
     pub(crate) client: Client,
