@@ -273,3 +273,67 @@ pub fn with_causes(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+    use lvault_apiserver::{ApiServer, Config as ApiConfig};
+    use serde_json::json;
+
+    async fn server() -> Server {
+        let api = ApiServer::open(ApiConfig::in_memory(lvault_api::crds::all())).await.expect("an API server");
+        Server::in_process(Client::new(api.service(), "default"), "here".to_owned(), "n1".to_owned())
+    }
+
+    fn new_volume() -> LogicalVolume {
+        let mut volume = testing::volume(json!({}));
+        volume.metadata.uid = None;
+        volume.status = None;
+        volume
+    }
+
+    #[tokio::test]
+    async fn an_object_that_has_taken_the_name_of_another_is_not_removed() {
+        let server = server().await;
+        let api = server.volume_api();
+        let old = server.create(&api, &new_volume(), "creating").await.expect("created");
+        server.remove(&api, &old, "removing").await.expect("removed");
+        server.remove(&api, &old, "removing").await.expect("gone is removed");
+        let new = server.create(&api, &new_volume(), "creating").await.expect("created");
+        server.remove(&api, &old, "removing").await.expect_err("it is another one");
+        let there = server.volume("v1").await.expect("read").expect("still there");
+        assert_eq!(there.uid(), new.uid());
+    }
+
+    #[tokio::test]
+    async fn refusals_are_told_by_field_and_not_as_json() {
+        let server = server().await;
+        let api = server.volume_api();
+        let mut wrong = new_volume();
+        wrong.spec.node_name = String::new();
+        wrong.spec.size.0 = "much".to_owned();
+        let refused = server.create(&api, &wrong, "creating volume v1").await.expect_err("it is wrong");
+        let text = refused.to_string();
+        assert!(text.starts_with("creating volume v1 was refused: "), "{text}");
+        assert!(text.contains("spec.nodeName: ") && text.contains("--size (spec.size): "), "{text}");
+        assert!(!text.contains('{') && refused.exit_code() == 2, "{text}");
+
+        server.create(&api, &new_volume(), "creating").await.expect("created");
+        let taken = server.create(&api, &new_volume(), "creating volume v1").await.expect_err("it exists");
+        assert_eq!(taken.to_string(), "creating volume v1 is not possible: the name is taken");
+        let gone = server.merge(&api, "v2", &json!({}), "changing v2").await.expect_err("it does not exist");
+        assert!(gone.to_string().starts_with("changing v2 failed: "), "{gone}");
+    }
+
+    #[tokio::test]
+    async fn volumes_are_made_where_somebody_makes_them() {
+        let server = server().await;
+        assert_eq!(server.node_for(None).ok().as_deref(), Some("n1"));
+        assert_eq!(server.node_for(Some("n1")).ok().as_deref(), Some("n1"));
+        assert!(server.node_for(Some("n2")).is_err());
+        let elsewhere = Server { node: None, ..server };
+        assert_eq!(elsewhere.node_for(Some("n2")).ok().as_deref(), Some("n2"));
+        assert!(elsewhere.node_for(Some("N2")).is_err());
+    }
+}
