@@ -234,3 +234,48 @@ fn run(shared: &Shared, file: ObjectFile, mut receiver: mpsc::Receiver<Command>)
         let _ = done.send(());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::Nature;
+    use crate::store::Key;
+    use crate::verbs::Answer;
+    use serde_json::json;
+
+    fn store() -> (Arc<Shared>, Writer, Key) {
+        let registry = Arc::new(Registry::build(&[]).expect("builds"));
+        let resource = registry.find_nature(Nature::Namespace).expect("built in");
+        let state = State::new(&registry, 0, 8);
+        let key = Key { resource, namespace: String::new(), name: String::from("a") };
+        (Arc::new(Shared::new(registry, state)), Writer::in_memory(), key)
+    }
+
+    fn put(key: &Key, then: fn() -> Result<(), Refusal>) -> Work {
+        let key = key.clone();
+        Box::new(move |tx| {
+            let stored = tx.put(key, json!({"metadata": {"name": "a"}}));
+            then()?;
+            Ok(Outcome { code: 201, answer: Answer::Object(stored), warnings: Vec::new() })
+        })
+    }
+
+    #[tokio::test]
+    async fn a_refused_write_leaves_nothing_behind() {
+        let (shared, writer, key) = store();
+        let refused = writer.submit(&shared, put(&key, || Err(Refusal::NoSuchPath)), false).await;
+        assert_eq!(refused.err(), Some(Refusal::NoSuchPath));
+        assert!(shared.read().get(&key).is_none());
+        assert_eq!(shared.read().revision(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_defect_in_one_write_harms_no_other() {
+        let (shared, writer, key) = store();
+        let failed = writer.submit(&shared, put(&key, || panic!("a defect, on purpose")), false).await;
+        assert!(matches!(failed, Err(Refusal::Internal(_))));
+        assert!(shared.read().get(&key).is_none());
+        writer.submit(&shared, put(&key, || Ok(())), false).await.expect("the next write is done");
+        assert_eq!(shared.read().get(&key).map(|stored| stored.revision), Some(1));
+    }
+}

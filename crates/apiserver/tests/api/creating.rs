@@ -103,6 +103,7 @@ async fn a_dry_run_leaves_nothing_behind() {
         let patched = http.merge(&format!("{THINGS}/a?dryRun=All"), &json!({"spec": {"count": 3}})).await.expect(200);
         assert_eq!(patched["spec"]["count"], 3);
         http.delete(&format!("{THINGS}/a?dryRun=All"), &Value::Null).await.expect(200);
+        http.delete(&format!("{THINGS}/a"), &json!({"dryRun": ["All"]})).await.expect(200);
         let still = http.get(&format!("{THINGS}/a")).await.expect(200);
         assert!(still["spec"].get("count").is_none());
     })

@@ -41,6 +41,8 @@ async fn everything_is_there_after_a_restart() {
     let revision = http.revision().await;
     server.close().await;
     server.close().await;
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&file).expect("is there").permissions());
+    assert_eq!(mode & 0o777, 0o600, "it holds Secrets");
     http.post(THINGS, &thing("late")).await.refused(503, "ServiceUnavailable");
 
     let server = open_file(&file).await;
@@ -89,7 +91,7 @@ async fn what_is_no_store_is_named_and_left_alone() {
         fs::write(&file, &content).expect("written");
         let text = refusal(&file).await;
         let expected = match (what.as_str(), content.len()) {
-            (_, 0) => "empty",
+            (_, 0) => "it was truncated",
             ("another program's", _) => "not a file of this",
             (_, _) => "damaged",
         };

@@ -8,13 +8,14 @@ use k8s_openapi::api::core::v1::{Event, Namespace, ObjectReference, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::core::PartialObjectMeta;
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Event as Report, EventType, Recorder, Reporter};
 use kube::runtime::finalizer::{Event as Finalizing, finalizer};
 use kube::runtime::watcher;
 use serde_json::json;
 
-use crate::setup::{Http, THINGS, bounded, over_both, thing, thing_resource};
+use crate::setup::{Http, SECRETS, THINGS, bounded, over_both, thing, thing_resource};
 
 #[tokio::test]
 async fn the_finalizer_helper_holds_and_releases_an_object() {
@@ -120,14 +121,15 @@ async fn typed_kinds_go_there_and_back() {
 #[tokio::test]
 async fn metadata_alone_can_be_watched() {
     over_both(|http: Http| async move {
-        http.post(THINGS, &thing("a")).await.expect(201);
-        let api: Api<DynamicObject> = Api::all_with(http.0.clone(), &thing_resource());
-        let mut stream = watcher::metadata_watcher(api, watcher::Config::default()).boxed();
+        let secret = |name: &str| json!({"metadata": {"name": name}, "data": {"a": "YQ=="}});
+        http.post(SECRETS, &secret("a")).await.expect(201);
+        let api: Api<PartialObjectMeta<Secret>> = Api::namespaced(http.0.clone(), "default");
+        let mut stream = watcher(api, watcher::Config::default()).boxed();
         let mut seen = Vec::new();
         while seen.len() < 2 {
             match bounded("an event", stream.next()).await.expect("no end").expect("an event") {
                 watcher::Event::InitApply(object) | watcher::Event::Apply(object) => seen.push(object.name_any()),
-                watcher::Event::InitDone => drop(http.post(THINGS, &thing("b")).await.expect(201)),
+                watcher::Event::InitDone => drop(http.post(SECRETS, &secret("b")).await.expect(201)),
                 watcher::Event::Init | watcher::Event::Delete(_) => {}
             }
         }

@@ -90,3 +90,27 @@ async fn the_listener_ends_in_spite_of_watches() {
     bounded("the end", listening.stop()).await;
     drop(watch);
 }
+
+/// A client that writes all of a large body before it reads gets its answer, not a broken connection.
+#[tokio::test]
+async fn a_large_body_is_answered_to_a_client_that_does_not_listen_meanwhile() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let server = in_memory().await;
+    let listening = Listening::start(&server).await;
+    let mut stream = listening.tls().await;
+    let length = 10 * 1024 * 1024;
+    let head = format!(
+        "POST {THINGS} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n",
+        listening.identity.token()
+    );
+    let talk = async {
+        stream.write_all(head.as_bytes()).await.expect("the head is taken");
+        stream.write_all(&vec![b' '; length]).await.expect("the body is taken to its end");
+        let mut answer = String::new();
+        drop(stream.read_to_string(&mut answer).await);
+        answer
+    };
+    let answer = bounded("the answer", talk).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    listening.stop().await;
+}

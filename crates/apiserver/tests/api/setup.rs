@@ -139,6 +139,23 @@ impl Listening {
         config
     }
 
+    /// A bare TLS connection that speaks HTTP/1.1.
+    pub(crate) async fn tls(&self) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
+        use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+        use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+        use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.identity.ca_pem().as_bytes()).expect("PEM")).expect("a root");
+        let config = ClientConfig::builder_with_provider(crypto::ring::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let stream = tokio::net::TcpStream::connect(self.address).await.expect("connects");
+        let name = ServerName::from(self.address.ip());
+        tokio_rustls::TlsConnector::from(std::sync::Arc::new(config)).connect(name, stream).await.expect("TLS")
+    }
+
     pub(crate) fn write_kubeconfig(&self) -> std::path::PathBuf {
         let file = self.folder.path().join("kubeconfig");
         std::fs::write(&file, self.kubeconfig(self.identity.token())).expect("written");
