@@ -1,6 +1,6 @@
 # Everything a stranger needs: `make demo` shows lvault at work, `make test` proves a change.
 
-.PHONY: help setup build demo test deny clean
+.PHONY: help setup build demo test bench deny clean
 
 # What runs the demo, for the engine that needs root: make demo ENGINE=image SUDO=sudo
 SUDO ?=
@@ -11,6 +11,7 @@ help:
 	@echo "make demo    build lvault and show it at work (ENGINE=auto|image|directory, SUDO=sudo for image, DEMO_FLAGS=--keep)"
 	@echo "make build   build target/release/lvault"
 	@echo "make test    format, lints, every test, generated files, the demo with both engines"
+	@echo "make bench   measure against restic, snapshot latency, cost at rest (BENCH=latency for a part, BENCH_MB=256 for less)"
 	@echo "make deny    licences, advisories and sources of all dependencies (installs cargo-deny when it is missing)"
 	@echo "make setup   install the Debian or Ubuntu packages that are missing"
 	@echo "make clean   remove everything that was built"
@@ -27,6 +28,15 @@ demo: build
 
 test: setup
 	@scripts/test.sh
+
+# Root measures the image engine, others the directory engine. BENCH_* in the environment: see cargo xtask bench --help.
+BENCH ?=
+bench:
+	@scripts/setup.sh test
+	@scripts/bench-setup.sh
+	cargo build --locked --release --package lvault
+	cargo build --locked --release --package lvault-backup --example repository
+	cargo run --locked --release --quiet --package xtask -- bench $(BENCH)
 
 deny:
 	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny

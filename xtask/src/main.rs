@@ -1,5 +1,6 @@
 //! `cargo xtask <task>`: generated files and the repository's own rules.
 
+mod bench;
 mod crdgen;
 mod tidy;
 
@@ -9,6 +10,7 @@ const USAGE: &str = "usage: cargo xtask <task>
 
   crdgen          write the CRDs into deploy/crds
   crdgen --check  fail when deploy/crds is not what crdgen would write
+  bench [PART]... measure what docs/BENCHMARKS.md reports (see `make bench`)
   tidy            check the repository's rules: file lengths, headers, crate borders
 ";
 
@@ -19,6 +21,7 @@ fn main() -> ExitCode {
     let done = match args.as_slice() {
         ["crdgen"] => crdgen::write(),
         ["crdgen", "--check"] => crdgen::check(),
+        ["bench", parts @ ..] => bench::run(parts),
         ["tidy"] => tidy::check(),
         _ => Err(USAGE.to_owned()),
     };
