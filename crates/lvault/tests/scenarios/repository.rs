@@ -1,0 +1,101 @@
+//! A repository as plain restic sees it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde::Deserialize;
+
+use crate::data::Tree;
+use crate::process::{command, succeed};
+
+/// A repository of one volume.
+#[derive(Debug)]
+pub(crate) struct Repository {
+    pub(crate) path: PathBuf,
+    pub(crate) password_file: PathBuf,
+    pub(crate) scratch: PathBuf,
+}
+
+/// One of its snapshots.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Snapshot {
+    id: String,
+    #[serde(default)]
+    tags: Vec<String>,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(crate) struct Snapshots(Vec<Snapshot>);
+
+impl Snapshots {
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The one snapshot of an attempt.
+    pub(crate) fn only(&self, uid: &str, attempt: u32) -> String {
+        let of_key = self.of(uid, attempt);
+        assert_eq!(of_key.len(), 1, "snapshots of {uid}, attempt {attempt}: {self:?}");
+        of_key.into_iter().next().unwrap()
+    }
+
+    /// The snapshots of an attempt.
+    pub(crate) fn of(&self, uid: &str, attempt: u32) -> Vec<String> {
+        let wanted = [format!("lvault-uid={uid}"), format!("lvault-attempt={attempt}")];
+        let of_key = self.0.iter().filter(|one| wanted.iter().all(|tag| one.tags.contains(tag)));
+        of_key.map(|one| one.id.clone()).collect()
+    }
+}
+
+impl Repository {
+    fn restic(&self, args: &[&str]) -> Command {
+        let mut restic = command("restic");
+        restic.arg("--no-cache").arg("-r").arg(&self.path).arg("--password-file").arg(&self.password_file).args(args);
+        restic
+    }
+
+    /// All snapshots; none where there is no repository yet.
+    pub(crate) fn snapshots(&self) -> Snapshots {
+        if !self.path.join("config").exists() {
+            return Snapshots(Vec::new());
+        }
+        let output = succeed(&mut self.restic(&["snapshots", "--json", "--no-lock"]));
+        Snapshots(serde_json::from_slice(&output.stdout).expect("what restic prints"))
+    }
+
+    /// How many snapshots there are, without asking restic. A file that is being written has another name.
+    pub(crate) fn commits(&self) -> usize {
+        let files = crate::process::list(&self.path.join("snapshots"));
+        files.iter().filter(|file| file.file_name().is_some_and(|name| name.len() == 64)).count()
+    }
+
+    /// The one snapshot of an attempt.
+    pub(crate) fn only(&self, uid: &str, attempt: u32) -> String {
+        self.snapshots().only(uid, attempt)
+    }
+
+    /// The snapshots of an attempt.
+    pub(crate) fn of(&self, uid: &str, attempt: u32) -> Vec<String> {
+        self.snapshots().of(uid, attempt)
+    }
+
+    /// Has restic read everything.
+    pub(crate) fn check(&self) {
+        succeed(&mut self.restic(&["check", "--read-data"]));
+    }
+
+    /// What restic restores of a volume.
+    pub(crate) fn restored(&self, snapshot: &str, volume: &str) -> Tree {
+        let target = tempfile::Builder::new().prefix("restored-").tempdir_in(self.scratch()).unwrap();
+        let into = target.path().display().to_string();
+        succeed(&mut self.restic(&["restore", snapshot, "--target", &into, "--no-lock"]));
+        Tree::of(&target.path().join(volume))
+    }
+
+    fn scratch(&self) -> &Path {
+        std::fs::create_dir_all(&self.scratch).unwrap();
+        &self.scratch
+    }
+}
