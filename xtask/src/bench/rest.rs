@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use futures::{StreamExt, TryStreamExt, stream};
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
-use lvault_api::LogicalVolume;
 use lvault_api::keys::FINALIZER;
+use lvault_api::{LogicalVolume, Phase};
 use lvault_apiserver::{ApiServer, Config};
 use serde_json::{Value, json};
 
@@ -61,7 +61,28 @@ pub(crate) fn measure(settings: &Settings, scratch: &Path) -> Result<(), String>
         let writes = runtime.block_on(revision(&node))?.saturating_sub(before);
         row(what, WINDOW.as_secs_f64(), cpu, &node, &writes.to_string())?;
     }
+    runtime.block_on(prove(&node, count))?;
     node.remove()
+}
+
+/// That nothing was written means something only if all objects were there and a write would have been seen.
+async fn prove(node: &Node, count: usize) -> Result<(), String> {
+    let volumes: Api<LogicalVolume> = Api::all(node.client().await?);
+    let failed = |e: kube::Error| format!("cannot look at the snapshots: {e}");
+    let all = volumes.list(&ListParams::default()).await.map_err(failed)?;
+    let succeeded = all.iter().filter_map(|volume| volume.status.as_ref()?.online_snapshot.as_ref());
+    let succeeded = succeeded.filter(|transfer| transfer.phase == Phase::Succeeded).count();
+    let before = newest(&volumes).await?;
+    let touch = Patch::Merge(json!({"metadata": {"annotations": {"bench": "touched"}}}));
+    volumes.patch("snapshot-00000", &PatchParams::default(), &touch).await.map_err(failed)?;
+    let after = newest(&volumes).await?;
+    if succeeded == count && after > before {
+        Ok(())
+    } else {
+        Err(format!(
+            "{succeeded} of {count} snapshots are finished; a write took the revision from {before} to {after}"
+        ))
+    }
 }
 
 fn row(what: &str, seconds: f64, cpu: f64, node: &Node, writes: &str) -> Result<(), String> {
