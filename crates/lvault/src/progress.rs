@@ -118,6 +118,17 @@ fn stage(transfer: &TransferStatus) -> String {
     let lost = transfer.executor.as_ref().and_then(|executor| executor.lost).filter(|lost| *lost > 0);
     let lost = lost.map(|lost| format!(", executors lost: {lost}")).unwrap_or_default();
     match (transfer.phase, &transfer.progress) {
+        // The walk that finds out how much there is runs beside the copy, and is not always the faster one.
+        (Phase::Running, Some(progress)) if progress.total_bytes == 0 => {
+            format!("{phase}, {} so far, the whole is being counted{lost}", bytes(progress.bytes_done))
+        }
+        (Phase::Running, Some(progress)) if progress.bytes_done >= progress.total_bytes => {
+            format!(
+                "{phase}: {} in {} files are copied and being checked{lost}",
+                bytes(progress.total_bytes),
+                progress.total_files
+            )
+        }
         (Phase::Running, Some(progress)) => format!(
             "{phase}, {}% ({} of {}, {} of {} files{}){lost}",
             share(progress),

@@ -204,7 +204,7 @@ impl Agent {
         call: impl FnOnce(&dyn VolumeEngine) -> Result<T, EngineError> + Send + 'static,
     ) -> Result<(), Failed> {
         self.engine_call(call).await.map(drop).map_err(|error| {
-            let message = error.to_string();
+            let message = in_full(&error);
             let code = if matches!(error, EngineError::NoSpace { .. }) { RESOURCE_EXHAUSTED } else { INTERNAL };
             match error.retry() {
                 Retry::Never => Failed::Finally(trouble, code, message),
@@ -220,7 +220,7 @@ impl Agent {
         &self,
         call: impl FnOnce(&dyn VolumeEngine) -> Result<T, EngineError> + Send + 'static,
     ) -> Result<(), Failed> {
-        self.engine_call(call).await.map(drop).map_err(|error| Failed::ForNow(None, error.to_string()))
+        self.engine_call(call).await.map(drop).map_err(|error| Failed::ForNow(None, in_full(&error)))
     }
 
     async fn source(&self, view: &View) -> Result<(VolumeId, Access), Failed> {
@@ -379,6 +379,17 @@ impl Agent {
     }
 }
 
+/// An error with its causes, for people: the engine's own words leave out what the system said.
+fn in_full(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut below = error.source();
+    while let Some(cause) = below {
+        text = format!("{text}: {cause}");
+        below = cause.source();
+    }
+    text
+}
+
 /// The filesystem asked for, in the engine's words.
 fn engine_filesystem(view: &View) -> Result<Option<lvault_engines::Filesystem>, Failed> {
     match view.spec.as_ref().ok().and_then(|spec| spec.filesystem) {
@@ -389,5 +400,17 @@ fn engine_filesystem(view: &View) -> Result<Option<lvault_engines::Filesystem>, 
             let message = "spec.filesystem: btrfs is not supported by this engine: use ext4 or xfs".to_owned();
             Err(Failed::Finally(Trouble::Create, INVALID_ARGUMENT, message))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_said_is_part_of_the_reason() {
+        let source = std::io::Error::from_raw_os_error(17);
+        let error = EngineError::Io { attempted: "making the mount point", path: "/mnt/x".into(), source };
+        assert_eq!(in_full(&error), "making the mount point /mnt/x: File exists (os error 17)");
     }
 }
