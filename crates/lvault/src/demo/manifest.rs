@@ -139,9 +139,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn visit(&mut self, path: PathBuf) -> io::Result<()> {
-        if self.stop.load(Ordering::Acquire) {
-            return Err(io::Error::other("asked to stop"));
-        }
+        self.go_on()?;
         let full = self.root.join(&path);
         let metadata = fs::symlink_metadata(&full).map_err(|error| at(&full, &error))?;
         let kind = self.kind(&full, &metadata).map_err(|error| at(&full, &error))?;
@@ -183,6 +181,11 @@ impl Reader<'_> {
         Ok(())
     }
 
+    /// A manifest of a part of the folder would be a wrong one.
+    fn go_on(&self) -> io::Result<()> {
+        if self.stop.load(Ordering::Acquire) { Err(io::Error::other("asked to stop")) } else { Ok(()) }
+    }
+
     fn same_as(&mut self, path: &Path, metadata: &Metadata) -> Option<PathBuf> {
         if metadata.is_dir() || metadata.nlink() < 2 {
             return None;
@@ -214,9 +217,10 @@ impl Reader<'_> {
         let mut buffer = vec![0; 1 << 16];
         loop {
             let count = file.read(&mut buffer)?;
-            if count == 0 || self.stop.load(Ordering::Acquire) {
+            if count == 0 {
                 return Ok(hash.finalize().into());
             }
+            self.go_on()?;
             hash.update(buffer.get(..count).unwrap_or_default());
         }
     }

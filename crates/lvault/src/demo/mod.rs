@@ -55,7 +55,11 @@ pub async fn run(place: &Place, args: DemoArgs) -> Result<(), CliError> {
         let performed = perform(&state, &running, &args, size, &stop);
         tokio::select! {
             outcome = performed => outcome,
-            name = interrupted => Err(demo_error("running the demo", &format!("it was ended by {name}"))),
+            name = interrupted => Err(CliError::Demo {
+                tried: "running the demo",
+                happened: format!("it was ended by {name}"),
+                remedy: "run it again to see it to its end".to_owned(),
+            }),
         }
     };
     stop.store(true, Ordering::Release);

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::world::{NODE, Said, World, lvault};
+use crate::world::{NODE, Said, World, ended, lvault};
 
 /// A refusal is one error line and one line of help, on standard error, with the exit code for wrong input.
 fn check_refusal(line: &str, said: &Said, words: &[&str]) {
@@ -187,24 +187,25 @@ fn up_refuses_what_it_cannot_do_before_it_makes_anything() {
     for (arguments, words) in [(vec!["--node", "N1"], "--node"), (vec!["--pool-size", "0"], "--pool-size")] {
         let mut up = lvault();
         up.arg("--state-dir").arg(world.state()).args(["up", "--engine", "directory"]).args(arguments);
-        let said: Said = up.output().unwrap().into();
+        let said = ended(up);
         assert!(said.code == 2 && said.err.contains(words), "{said:?}");
     }
     assert!(!world.state().exists());
     let mut up = world.up_command();
-    let said: Said = up.args(["--listen", "0.0.0.0:0"]).output().unwrap().into();
+    up.args(["--listen", "0.0.0.0:0"]);
+    let said = ended(up);
     assert!(said.code == 2 && said.err.contains("other machines"), "{said:?}");
 }
 
 #[test]
 fn one_state_folder_has_one_lvault_and_one_node() {
     let mut world = World::start();
-    let said: Said = world.up_command().output().unwrap().into();
+    let said = ended(world.up_command());
     assert!(said.code == 1 && said.err.contains("belongs to another lvault (process "), "{said:?}");
     world.ok("volume create data --size 64Mi --wait --timeout 60s");
     world.down();
     let mut up = lvault();
     up.arg("--state-dir").arg(world.state()).args(["up", "--engine", "directory", "--node", "n2"]);
-    let said: Said = up.output().unwrap().into();
+    let said = ended(up);
     assert!(said.code == 2 && said.err.contains("those of node n1"), "{said:?}");
 }

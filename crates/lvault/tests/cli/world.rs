@@ -42,6 +42,20 @@ pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Runs a command that has to end by itself: one that goes on is ended, and fails the test.
+pub(crate) fn ended(mut command: Command) -> Said {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("lvault");
+    let started = Instant::now();
+    while child.try_wait().expect("asked").is_none() {
+        if started.elapsed() > PATIENCE / 2 {
+            child.kill().expect("killed");
+            panic!("it goes on: {:?}", child.wait_with_output());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.wait_with_output().expect("lvault").into()
+}
+
 /// What a command has said.
 #[derive(Debug)]
 pub(crate) struct Said {
