@@ -32,6 +32,7 @@ mod history;
 mod node;
 mod process;
 mod repository;
+mod requests;
 mod world;
 
 mod bad_state;

@@ -7,15 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
-use kube::{Api, Client, ResourceExt};
-use lvault_api::{LogicalVolume, Phase, TransferStatus};
-use serde_json::{Value, json};
+use kube::api::DeleteParams;
+use kube::{Api, ResourceExt};
+use lvault_api::LogicalVolume;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use crate::api::{self, Alone};
-use crate::history::{History, transfer};
+use crate::api::Alone;
+use crate::history::History;
 use crate::node::Node;
 use crate::process::{Executor, Process, command, executors, list, until, users_of};
 use crate::repository::Repository;
@@ -67,7 +66,7 @@ pub(crate) struct World {
     _home: TempDir,
     pub(crate) state: PathBuf,
     pub(crate) history: History,
-    runtime: Runtime,
+    pub(crate) runtime: Runtime,
     up: Option<Child>,
     lease: &'static str,
     start_deadline: &'static str,
@@ -346,104 +345,6 @@ impl World {
     pub(crate) fn repository(&self, storage: &str, volume: &str) -> Repository {
         let path = self.root().join("storage").join(storage).join("default").join(volume);
         Repository { path, password_file: self.root().join("password"), scratch: self.root().join("scratch") }
-    }
-
-    // --- the API ---
-
-    /// Runs requests of a client of its own.
-    pub(crate) fn ask<T, F: Future<Output = T>>(&self, request: impl FnOnce(Client) -> F) -> T {
-        self.runtime.block_on(async {
-            let client = api::client(&self.state.join("kubeconfig")).await.expect("a kubeconfig");
-            request(client).await
-        })
-    }
-
-    /// One object, as it stands now.
-    pub(crate) fn get(&self, name: &str) -> Option<LogicalVolume> {
-        self.ask(async |client| Api::all(client).get_opt(name).await.expect("an answer"))
-    }
-
-    /// Creates an object as it is written; answers with its uid.
-    pub(crate) fn create(&self, object: Value) -> String {
-        let object: LogicalVolume = serde_json::from_value(object).expect("a LogicalVolume");
-        let made = self.ask(async |client| Api::all(client).create(&PostParams::default(), &object).await);
-        let made = made.expect("created");
-        self.wait(&made.name_any(), "it is seen", |_| true);
-        made.uid().unwrap()
-    }
-
-    /// The version of an object.
-    pub(crate) fn version(&self, name: &str) -> String {
-        self.get(name).and_then(|object| object.resource_version()).expect("it is there")
-    }
-
-    /// Checks for some passes of the agent (it looks at everything once a second) that nobody writes an object.
-    pub(crate) fn assert_left_alone(&self, name: &str, version: &str) {
-        let started = Instant::now();
-        while started.elapsed() < Duration::from_millis(2500) {
-            assert_eq!(self.version(name), version, "{name} was written\n{}", self.story());
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    /// Writes a merge patch to an object.
-    pub(crate) fn patch(&self, name: &str, patch: &Value) -> LogicalVolume {
-        let written = self.ask(async |client| {
-            let api: Api<LogicalVolume> = Api::all(client);
-            api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await
-        });
-        written.expect("patched")
-    }
-
-    /// Writes a merge patch to an object's status.
-    pub(crate) fn patch_status(&self, name: &str, patch: &Value) -> Result<LogicalVolume, kube::Error> {
-        self.ask(async |client| {
-            let api: Api<LogicalVolume> = Api::all(client);
-            api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await
-        })
-    }
-
-    /// Touches an object as its users do: a change that means nothing to lvault.
-    pub(crate) fn touch(&self, name: &str, value: &str) -> LogicalVolume {
-        self.patch(name, &json!({"metadata": {"annotations": {"example.com/touched": value}}}))
-    }
-
-    /// Deletes an object and waits for nothing.
-    pub(crate) fn delete(&self, name: &str) {
-        let deleted = self.ask(async |client| {
-            let api: Api<LogicalVolume> = Api::all(client);
-            api.delete(name, &DeleteParams::default()).await.map(drop)
-        });
-        deleted.expect("deleted");
-    }
-
-    /// The uid of an object, once the watch has shown it.
-    pub(crate) fn uid(&self, name: &str) -> String {
-        self.wait(name, "it is seen", |_| true).uid().unwrap()
-    }
-
-    /// Waits for a version of an object.
-    pub(crate) fn wait(&self, name: &str, what: &str, wanted: impl Fn(&LogicalVolume) -> bool) -> LogicalVolume {
-        let found = self.history.wait(what, name, |seen| seen.filter(|seen| wanted(seen)).cloned());
-        found.unwrap_or_else(|late| panic!("{late}\n{}", self.story()))
-    }
-
-    /// Waits for a phase of an object's operation. Another end than the one waited for fails at once.
-    pub(crate) fn phase(&self, name: &str, attempt: i32, phase: Phase) -> TransferStatus {
-        let found = self.wait(name, &format!("attempt {attempt} is {phase:?}"), |seen| {
-            transfer(seen).is_some_and(|transfer| {
-                let ended = [Phase::Succeeded, Phase::Failed].contains(&transfer.phase);
-                transfer.attempt == attempt && (transfer.phase == phase || ended)
-            })
-        });
-        let found = transfer(&found).unwrap();
-        assert_eq!(found.phase, phase, "{found:?}\n{}", self.story());
-        found
-    }
-
-    /// Waits until an object is gone.
-    pub(crate) fn gone(&self, name: &str) {
-        until(&format!("{name} is gone\n{}", self.story()), || self.get(name).is_none().then_some(()));
     }
 
     // --- the node ---
