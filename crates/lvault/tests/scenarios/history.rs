@@ -242,7 +242,7 @@ fn invariant_holders_change_with_the_epoch(before: &TransferStatus, after: &Tran
     assert!(step <= 1 || gaps, "an epoch was skipped: {before:?} {after:?}");
 }
 
-async fn record(shared: &Shared, kubeconfig: &PathBuf) {
+async fn record(shared: &Shared, kubeconfig: &Path) {
     let mut version: Option<String> = None;
     let mut known: Vec<(String, String)> = Vec::new();
     while !shared.stop.load(Ordering::Acquire) {
