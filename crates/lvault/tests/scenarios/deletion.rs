@@ -119,7 +119,8 @@ fn the_source_deleted_while_its_snapshot_runs(engine: Engine) {
     let done = world.phase("s1", 1, Phase::Succeeded);
     world.node().settle(&uid);
     let repository = world.repository("main", "data");
-    assert_eq!(done.snapshot_id, Some(repository.only(&uid, 1)));
-    before.assert_same(&repository.restored(&repository.only(&uid, 1), "data"));
+    let only = repository.only(&uid, 1);
+    assert_eq!(done.snapshot_id.as_ref(), Some(&only));
+    before.assert_same(&repository.restored(&only, "data"));
     world.finish();
 }

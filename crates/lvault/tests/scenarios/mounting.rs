@@ -77,8 +77,9 @@ fn a_mount_failure_is_final_until_a_retry(engine: Engine) {
     world.ok(&["snapshot", "retry", "s1", "--wait", "--timeout", "60s"]);
     let done = world.phase("s1", 2, Phase::Succeeded);
     let repository = world.repository("main", "data");
-    assert_eq!(done.snapshot_id, Some(repository.only(&uid, 2)));
-    before.assert_same(&repository.restored(&repository.only(&uid, 2), "data"));
+    let only = repository.only(&uid, 2);
+    assert_eq!(done.snapshot_id.as_ref(), Some(&only));
+    before.assert_same(&repository.restored(&only, "data"));
     let cuts = world.effects("s1").iter().filter(|effect| effect.starts_with("CutSnapshot")).count();
     assert_eq!(cuts, 1, "it was cut again: {:?}", world.effects("s1"));
     world.node().settle(&uid);

@@ -17,15 +17,17 @@ on_each_engine!(
 fn running_outlives_a_killed_lvault(engine: Engine) {
     let mut world = World::new(engine);
     let data = world.volume("data");
-    fill(&data, 3, 8);
-    let before = Tree::of(&data);
+    fill(&data, 3, 1);
     world.storage("main");
+    world.first_snapshot("data");
+    fill(&data.join("a"), 33, 8);
+    let before = Tree::of(&data);
     let uid = world.snapshot("s1", "data", &[]);
     let running = world.phase("s1", 1, Phase::Running);
     let executor = world.executor(&uid);
     executor.process.stop();
     let repository = world.repository("main", "data");
-    assert_eq!(repository.commits(), 0, "it was too fast to be stopped");
+    assert_eq!(repository.commits(), 1, "it was too fast to be stopped");
 
     world.kill();
     world.start();
@@ -44,9 +46,9 @@ fn running_outlives_a_killed_lvault(engine: Engine) {
     assert_eq!((claim.epoch, claim.lost), (Some(1), None));
     world.node().settle(&uid);
     world.node().settle(&other);
-    assert_eq!(Some(repository.only(&uid, 1)), done.snapshot_id);
-    assert_eq!(repository.snapshots().len(), 2, "one of each");
-    before.assert_same(&repository.restored(&repository.only(&uid, 1), "data"));
+    let committed = repository.snapshots();
+    assert_eq!((committed.len(), Some(committed.only(&uid, 1))), (3, done.snapshot_id), "one of each");
+    before.assert_same(&repository.restored(&committed.only(&uid, 1), "data"));
     world.finish();
 }
 

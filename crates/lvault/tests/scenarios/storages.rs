@@ -71,10 +71,11 @@ impl<'w> Case<'w> {
         self.world.ok(&["snapshot", "retry", "bad", "--wait", "--timeout", "60s"]);
         let done = self.world.phase("bad", 2, Phase::Succeeded);
         let repository = self.world.repository("main", "data");
-        assert_eq!((repository.of(&uid, 1), Some(repository.only(&uid, 2))), (Vec::new(), done.snapshot_id));
-        there.assert_same(&repository.restored(&repository.only(&uid, 2), "data"));
+        let committed = repository.snapshots();
+        assert_eq!((committed.of(&uid, 1), Some(committed.only(&uid, 2))), (Vec::new(), done.snapshot_id));
+        there.assert_same(&repository.restored(&committed.only(&uid, 2), "data"));
         if let Some((good, tree)) = &self.good {
-            tree.assert_same(&repository.restored(&repository.only(good, 1), "data"));
+            tree.assert_same(&repository.restored(&committed.only(good, 1), "data"));
         }
         repository.check();
     }

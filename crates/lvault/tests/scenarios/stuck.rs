@@ -9,10 +9,12 @@ on_each_engine!(a_hanging_snapshot_holds_up_nothing_else);
 
 fn a_hanging_snapshot_holds_up_nothing_else(engine: Engine) {
     let world = World::new(engine);
-    for name in ["data", "other"] {
-        fill(&world.volume(name), 40, 8);
-    }
+    let data = world.volume("data");
+    fill(&data, 40, 1);
+    fill(&world.volume("other"), 41, 1);
     world.storage("main");
+    world.first_snapshot("data");
+    fill(&data.join("a"), 42, 8);
     let stuck = world.snapshot("stuck", "data", &[]);
     let running = world.phase("stuck", 1, Phase::Running);
     let executor = world.executor(&stuck);

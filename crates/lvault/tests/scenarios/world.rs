@@ -341,6 +341,13 @@ impl World {
         self.uid(name)
     }
 
+    /// Has a first snapshot of a volume made, so that its repository exists.
+    pub(crate) fn first_snapshot(&self, source: &str) -> String {
+        let uid = self.snapshot("first", source, &["--wait", "--timeout", "60s"]);
+        self.node().settle(&uid);
+        uid
+    }
+
     /// The repository of a volume in a storage.
     pub(crate) fn repository(&self, storage: &str, volume: &str) -> Repository {
         let path = self.root().join("storage").join(storage).join("default").join(volume);
