@@ -96,9 +96,9 @@ fn a_storage_is_checked_when_asked() {
     let world = World::start();
     let repository = world.root().join("repository");
     fs::create_dir(&repository).unwrap();
-    let said =
-        world.run_with(&format!("storage add s --local {} --password-stdin", repository.display()), Some("pass\n"));
-    assert!(said.code == 0 && !said.out.contains("pass\n"), "{said:?}");
+    let said = world
+        .run_with(&format!("storage add s --local {} --password-stdin", repository.display()), Some("Tr0ub4dor\n"));
+    assert!(said.code == 0 && !format!("{said:?}{}", world.log()).contains("Tr0ub4dor"), "{said:?}");
     assert_eq!(world.ok("storage check s --timeout 60s"), "storage default/s: Ready\n");
     fs::remove_dir(&repository).unwrap();
     fs::write(&repository, "a file").unwrap();

@@ -3,7 +3,7 @@
 //! The watch outlives the server: it goes on where it was when the server is started again. Where the server cannot tell
 //! it what happened meanwhile, the history has a gap, and rules about what follows directly on what are not asked of it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
