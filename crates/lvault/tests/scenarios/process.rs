@@ -189,6 +189,37 @@ pub(crate) fn executors(state: &Path, uid: &str, but: &[u32]) -> Vec<Executor> {
     found
 }
 
+/// Takes a run's processes, mounts and files away when its test is ended from outside and cannot do it itself.
+#[derive(Debug)]
+pub(crate) struct Watchman(Child);
+
+/// Its input ends when the test does, however that happens.
+const WATCH: &str = r#"
+cat > /dev/null
+for fd in $(find /proc/[0-9]*/fd -lname "$1/*" 2> /dev/null); do
+    pid=${fd#/proc/}
+    kill -9 "${pid%%/*}"
+done
+grep -o " $1/[^ ]*" /proc/self/mountinfo | tac | while read -r point; do umount -l "$point"; done
+rm -rf "$1"
+"#;
+
+impl Watchman {
+    /// Watches over a folder. It is out of the test's process group, which ends as a whole.
+    pub(crate) fn over(folder: &Path) -> Watchman {
+        let mut shell = command("sh");
+        shell.args(["-c", WATCH, "watchman"]).arg(folder).current_dir("/").process_group(0);
+        let shell = shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        Watchman(shell.spawn().expect("a watchman"))
+    }
+
+    /// Sends it home: the test cleans up itself.
+    pub(crate) fn dismiss(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Processes that have something below a folder open, also when it was deleted.
 pub(crate) fn users_of(folder: &Path, but: &[u32]) -> Vec<(u32, PathBuf)> {
     let own = std::env::current_exe().ok();

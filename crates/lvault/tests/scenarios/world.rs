@@ -16,7 +16,7 @@ use tokio::runtime::Runtime;
 use crate::api::Alone;
 use crate::history::History;
 use crate::node::Node;
-use crate::process::{Executor, Process, command, executors, list, until, users_of};
+use crate::process::{Executor, Process, Watchman, command, executors, list, until, users_of};
 use crate::repository::Repository;
 
 /// The node's name in all runs.
@@ -64,6 +64,7 @@ pub(crate) struct World {
     pub(crate) engine: Engine,
     /// Goes when all the rest has gone.
     _home: TempDir,
+    watchman: Watchman,
     pub(crate) state: PathBuf,
     pub(crate) history: History,
     pub(crate) runtime: Runtime,
@@ -107,6 +108,7 @@ impl World {
             history: History::record(&state.join("kubeconfig")),
             state,
             _home: home,
+            watchman: Watchman::over(&root),
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
             up: None,
             lease: settings.lease,
@@ -398,6 +400,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
+        self.watchman.dismiss();
         if std::thread::panicking() {
             eprintln!("{}", self.story());
         }
