@@ -289,6 +289,7 @@ impl EngineError {
             | EngineError::NeedsRoot
             | EngineError::NoLoopDevices { .. }
             | EngineError::Damaged { .. }
+            | EngineError::MissingCapability { .. }
             | EngineError::PoolTooSmall { .. }
             | EngineError::PoolTooLarge { .. }
             | EngineError::OtherEngine { .. } => Retry::Never,
@@ -296,7 +297,6 @@ impl EngineError {
             | EngineError::Busy { .. }
             | EngineError::FreezeBudget { .. }
             | EngineError::Freeze { .. }
-            | EngineError::MissingCapability { .. }
             | EngineError::PoolGone { .. } => Retry::Later,
             EngineError::ToolTimedOut { .. } => Retry::Unknown,
             EngineError::Tool { retry, .. } => *retry,

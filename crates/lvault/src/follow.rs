@@ -9,7 +9,7 @@ use futures::StreamExt;
 use kube::ResourceExt;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::watch_object;
-use lvault_api::{LogicalVolume, Phase};
+use lvault_api::{LogicalVolume, Phase, conditions};
 use lvault_core::Bytes;
 use tokio::time::Instant;
 
@@ -20,9 +20,6 @@ use crate::server::Server;
 
 /// For how long the server may be away while something is waited for: as long as it takes to restart it.
 const AWAY: Duration = Duration::from_secs(15);
-
-/// A problem that is still the same after this time is not waited out any longer.
-const STUCK: Duration = Duration::from_secs(3);
 
 /// What is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,9 +80,19 @@ pub fn judge(goal: Goal, volume: Option<&LogicalVolume>, name: &str) -> Judgemen
     };
     match (reached, problem(volume)) {
         (true, _) => Judgement::Reached,
-        (false, Some((code, message))) if is_final(code) => Judgement::Never(failed(volume, code, message)),
+        (false, Some((code, message))) if is_final(code) && is_about_this_spec(volume) => {
+            Judgement::Never(failed(volume, code, message))
+        }
         (false, _) => Judgement::NotYet,
     }
+}
+
+/// Whether the status was written for the spec as it is: what a volume could not do before says nothing about what is
+/// asked for now.
+fn is_about_this_spec(volume: &LogicalVolume) -> bool {
+    let conditions = volume.status.iter().flat_map(|status| &status.conditions);
+    let seen = conditions.filter(|condition| condition.type_ == conditions::READY).find_map(|c| c.observed_generation);
+    seen.is_none_or(|seen| volume.metadata.generation.is_none_or(|asked| seen >= asked))
 }
 
 /// The error of a failed online operation, as far as the attempt that is asked for has failed.
@@ -156,14 +163,9 @@ pub async fn follow(
     let mut narrator = Narrator::new(goal == Goal::Gone);
     let mut last = volume.clone();
     let mut away: Option<Instant> = None;
-    let mut stuck: Option<(String, Instant)> = None;
     let mut versions = watch_object(server.volume_api(), &name).default_backoff().boxed();
     loop {
-        let limits = [
-            timeout.map(|limit| started + limit),
-            away.map(|since| since + AWAY),
-            stuck.as_ref().map(|(_, since)| *since + STUCK),
-        ];
+        let limits = [timeout.map(|limit| started + limit), away.map(|since| since + AWAY)];
         let next = match limits.into_iter().flatten().min() {
             Some(until) => tokio::time::timeout_at(until, versions.next()).await,
             None => Ok(versions.next().await),
@@ -175,10 +177,7 @@ pub async fn follow(
                 last = seen.clone().unwrap_or(last);
                 match judge(goal, seen.as_ref(), &name) {
                     Judgement::Reached => return Ok(narrator.end(seen)),
-                    Judgement::NotYet => {
-                        narrator.see(&last);
-                        stuck = still(stuck, &last, goal);
-                    }
+                    Judgement::NotYet => narrator.see(&last),
                     Judgement::Never(error) => return Err(narrator.end(error)),
                 }
             }
@@ -186,9 +185,6 @@ pub async fn follow(
                 away.get_or_insert_with(Instant::now);
             }
             Err(_) => {
-                if let Some((_, since)) = stuck.as_ref().filter(|(_, since)| since.elapsed() >= STUCK) {
-                    return Err(narrator.end(given_up(&last, since.elapsed())));
-                }
                 if timeout.is_some_and(|limit| started.elapsed() >= limit) {
                     return Err(narrator.end(timed_out(&last, goal, started.elapsed())));
                 }
@@ -198,22 +194,6 @@ pub async fn follow(
             }
         }
     }
-}
-
-/// Since when the volume has had the problem that it has. Online operations end by themselves, deletions never give up.
-fn still(before: Option<(String, Instant)>, volume: &LogicalVolume, goal: Goal) -> Option<(String, Instant)> {
-    match goal {
-        Goal::Succeeded | Goal::Gone => return None,
-        Goal::Ready | Goal::Size(_) => {}
-    }
-    let (_, message) = problem(volume)?;
-    Some(before.filter(|(known, _)| *known == message).unwrap_or_else(|| (message, Instant::now())))
-}
-
-fn given_up(volume: &LogicalVolume, waited: Duration) -> CliError {
-    let (code, message) = problem(volume).unwrap_or_default();
-    tracing::debug!("the problem has stood for {} s", waited.as_secs());
-    failed(volume, code, message)
 }
 
 fn failed(volume: &LogicalVolume, code: i32, message: String) -> CliError {
@@ -293,6 +273,17 @@ mod tests {
         check(&volume(json!({"volumeID": "id", "currentSize": "2Gi"})), Goal::Size(Bytes(2 << 30)), "reached");
         check(&volume(json!({"code": 13, "message": "a moment"})), Goal::Ready, "not yet");
         check(&volume(json!({"code": 8, "message": "full"})), Goal::Ready, "volume v1 failed: ResourceExhausted: full");
+    }
+
+    #[test]
+    fn a_problem_of_an_earlier_spec_is_no_answer_to_this_one() {
+        let full = json!({"code": 8, "message": "full", "conditions": [{"type": "Ready", "status": "False",
+            "reason": "Failed", "message": "full", "observedGeneration": 1,
+            "lastTransitionTime": "2030-01-01T00:00:00Z"}]});
+        let mut object = volume(full);
+        check(&object, Goal::Ready, "volume v1 failed: ResourceExhausted: full");
+        object.metadata.generation = Some(2);
+        check(&object, Goal::Ready, "not yet");
     }
 
     #[test]

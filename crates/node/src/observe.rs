@@ -18,7 +18,8 @@ use lvault_core::{
 use tracing::debug;
 
 use crate::agent::Agent;
-use crate::troubles::Circumstance;
+use crate::perform::INVALID_ARGUMENT;
+use crate::troubles::{Circumstance, Standing};
 
 /// How long the API may take for one answer. After that what was asked is unknown.
 const ANSWER: Duration = Duration::from_secs(20);
@@ -37,8 +38,8 @@ pub(crate) struct View {
     pub(crate) mounted: Option<PathBuf>,
     /// What a failure now would be about.
     pub(crate) circumstance: Circumstance,
-    /// The message of the trouble that stands.
-    pub(crate) trouble: Option<String>,
+    /// The trouble that stands.
+    pub(crate) trouble: Option<Standing>,
 }
 
 /// Why an object cannot be decided on.
@@ -126,15 +127,17 @@ impl Agent {
         let mut intent = self.intent(&object, &spec, deleting)?;
         self.complete(&object, &id, &mut intent, (&volume, executor), deleting).await;
         let circumstance = circumstance(&object, &intent);
-        let stands = self.troubles.current(&id, &circumstance);
-        let (trouble, message) = match (&spec, stands) {
-            (Err(invalid), _) => (Some(Trouble::Invalid), Some(invalid.to_string())),
-            (Ok(_), Some((trouble, message))) => (Some(trouble), Some(message)),
-            (Ok(_), None) => (None, None),
+        let standing = match &spec {
+            Err(invalid) => {
+                let message = invalid.to_string();
+                Some(Standing { trouble: Trouble::Invalid, code: INVALID_ARGUMENT, message })
+            }
+            Ok(_) => self.troubles.current(&id, &circumstance),
         };
+        let trouble = standing.as_ref().map(|standing| standing.trouble);
         let finalizer = object.finalizers().iter().any(|name| name == keys::FINALIZER);
         let observed = Observed { intent, deleting, finalizer, volume, mount, executor, lease, trouble };
-        Ok(View { object, id, spec, observed, mounted, circumstance, trouble: message })
+        Ok(View { object, id, spec, observed, mounted, circumstance, trouble: standing })
     }
 
     async fn observe_volume(&self, id: &VolumeId) -> (Seen<Volume>, Option<PathBuf>) {

@@ -18,6 +18,7 @@ use tracing::warn;
 use crate::agent::{After, Agent};
 use crate::launcher::{Change, LaunchError};
 use crate::observe::{View, answered};
+use crate::troubles::Standing;
 
 /// Why an effect did not work.
 #[derive(Debug)]
@@ -31,8 +32,11 @@ pub(crate) enum Failed {
 }
 
 /// gRPC codes, as they stand in `status.code`.
-const INVALID_ARGUMENT: i32 = 3;
+pub(crate) const INVALID_ARGUMENT: i32 = 3;
 const RESOURCE_EXHAUSTED: i32 = 8;
+/// What was asked for cannot be had as things stand; repeating it does not help.
+const FAILED_PRECONDITION: i32 = 9;
+/// It did not work, and is tried again.
 const INTERNAL: i32 = 13;
 
 impl Agent {
@@ -64,7 +68,7 @@ impl Agent {
 
     async fn note_trouble(&self, view: &View, trouble: Trouble, code: i32, message: String) -> After {
         warn!("{}: {}: {message}", view.object.name_any(), trouble.code());
-        self.troubles.set(&view.id, view.circumstance.clone(), trouble, message.clone());
+        self.troubles.set(&view.id, view.circumstance.clone(), Standing { trouble, code, message: message.clone() });
         let _ = self.write_problem(view, code, &message).await;
         After::Now
     }
@@ -154,10 +158,10 @@ impl Agent {
                 let _ = self.write_problem(view, INTERNAL, &self.explain(view, wait)).await;
                 After::Idle
             }
-            Wait::Trouble(trouble) => {
-                let message = view.trouble.clone().unwrap_or_else(|| wait.to_string());
-                let code = if trouble == Trouble::Invalid { INVALID_ARGUMENT } else { INTERNAL };
-                let _ = self.write_problem(view, code, &message).await;
+            Wait::Trouble(_) => {
+                if let Some(Standing { code, message, .. }) = &view.trouble {
+                    let _ = self.write_problem(view, *code, message).await;
+                }
                 After::Pause(Duration::from_secs(300))
             }
         }
@@ -205,7 +209,10 @@ impl Agent {
     ) -> Result<(), Failed> {
         self.engine_call(call).await.map(drop).map_err(|error| {
             let message = in_full(&error);
-            let code = if matches!(error, EngineError::NoSpace { .. }) { RESOURCE_EXHAUSTED } else { INTERNAL };
+            let code = match error {
+                EngineError::NoSpace { .. } | EngineError::PoolNearlyFull { .. } => RESOURCE_EXHAUSTED,
+                _ => FAILED_PRECONDITION,
+            };
             match error.retry() {
                 Retry::Never => Failed::Finally(trouble, code, message),
                 Retry::Later => Failed::ForNow(Some(trouble), message),

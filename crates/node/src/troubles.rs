@@ -19,12 +19,23 @@ pub(crate) struct Circumstance {
     pub(crate) lost: u32,
 }
 
+/// A final failure: what was attempted, and what the status says about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// What failed.
+    pub(crate) trouble: Trouble,
+    /// The gRPC code for `status.code`.
+    pub(crate) code: i32,
+    /// What happened, and what to do.
+    pub(crate) message: String,
+}
+
 /// A final failure stays one for this long; then the effect is tried again, for volumes that have no attempts.
 const FINAL_FOR: Duration = Duration::from_secs(300);
 
 #[derive(Default)]
 struct Entry {
-    last: Option<(Circumstance, Trouble, String, Instant)>,
+    last: Option<(Circumstance, Standing, Instant)>,
     failures: u32,
     /// Removing the repository's snapshot is not tried before.
     forget_again: Option<(Instant, u32)>,
@@ -43,10 +54,10 @@ impl Troubles {
     }
 
     /// The final failure that stands for this circumstance.
-    pub(crate) fn current(&self, id: &VolumeId, circumstance: &Circumstance) -> Option<(Trouble, String)> {
+    pub(crate) fn current(&self, id: &VolumeId, circumstance: &Circumstance) -> Option<Standing> {
         self.with(id, |entry| match &entry.last {
-            Some((then, trouble, message, since)) if then == circumstance && since.elapsed() < FINAL_FOR => {
-                Some((*trouble, message.clone()))
+            Some((then, standing, since)) if then == circumstance && since.elapsed() < FINAL_FOR => {
+                Some(standing.clone())
             }
             Some(_) | None => {
                 entry.last = None;
@@ -56,8 +67,8 @@ impl Troubles {
     }
 
     /// Notes a final failure.
-    pub(crate) fn set(&self, id: &VolumeId, circumstance: Circumstance, trouble: Trouble, message: String) {
-        self.with(id, |entry| entry.last = Some((circumstance, trouble, message, Instant::now())));
+    pub(crate) fn set(&self, id: &VolumeId, circumstance: Circumstance, standing: Standing) {
+        self.with(id, |entry| entry.last = Some((circumstance, standing, Instant::now())));
     }
 
     /// How long to wait after one more failure that may pass.

@@ -99,7 +99,7 @@ impl Agent {
                 )
             }
             Failure::Trouble(_) => {
-                let why = view.trouble.clone().unwrap_or_default();
+                let why = view.trouble.as_ref().map(|standing| standing.message.clone()).unwrap_or_default();
                 format!("{why}. Mend the cause, {retry}")
             }
         }

@@ -264,6 +264,21 @@ async fn a_lost_volume_is_said_and_not_made_anew() {
     agent.stop().await;
 }
 
+/// A client has to see the difference between what lasts and what is tried again: also when the agent has looked again.
+#[tokio::test]
+async fn a_lasting_problem_keeps_its_code() {
+    let bench = Bench::new().await;
+    bench.engine.full.store(true, Ordering::SeqCst);
+    let agent = bench.agent();
+    bench.create_volume("data", "10Mi").await;
+    bench.wait_for("data", |object| object.status.as_ref().is_some_and(|s| s.code == Some(8))).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let status = bench.get("data").await.status.unwrap();
+    assert_eq!((status.code, status.volume_id), (Some(8), None), "{:?}", status.message);
+    assert_eq!(bench.writes("data"), 2, "the finalizer and the problem");
+    agent.stop().await;
+}
+
 #[tokio::test]
 async fn an_exit_after_success_is_no_loss() {
     let bench = Bench::new().await;

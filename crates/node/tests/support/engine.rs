@@ -15,12 +15,14 @@ pub(crate) struct TestEngine {
     /// The next volume to be made hangs until this is taken back.
     pub(crate) stuck: AtomicBool,
     hangs: AtomicBool,
+    /// There is no room for anything that is made.
+    pub(crate) full: AtomicBool,
 }
 
 impl TestEngine {
     pub(crate) fn open(state: &Path) -> TestEngine {
         let inner = DirectoryEngine::open(state).unwrap();
-        TestEngine { inner, stuck: AtomicBool::new(false), hangs: AtomicBool::new(false) }
+        TestEngine { inner, stuck: AtomicBool::new(false), hangs: AtomicBool::new(false), full: AtomicBool::new(false) }
     }
 
     pub(crate) async fn wait_until_stuck(&self) {
@@ -66,6 +68,9 @@ impl VolumeEngine for TestEngine {
                 }
                 std::thread::sleep(Duration::from_millis(50));
             }
+        }
+        if self.full.load(Ordering::SeqCst) {
+            return Err(EngineError::NoSpace { id: new.id.clone(), asked: new.size, available: Bytes(0) });
         }
         self.inner.ensure_volume(new)
     }
