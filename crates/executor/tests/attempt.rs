@@ -94,6 +94,20 @@ async fn a_commit_that_nobody_reported_is_adopted() {
     assert!(status.message.unwrap().contains("earlier executor"));
 }
 
+/// The local snapshot may be gone by then: what was committed needs it no more.
+#[tokio::test]
+async fn a_commit_is_adopted_without_its_local_snapshot() {
+    let bench = Bench::new().await;
+    let gate = Gate::open_already();
+    gate.copy(&bench.task(1), &Arc::new(Meter::default()), &(Arc::new(|| true) as _)).expect("a commit");
+    let committed = bench.snapshots();
+    let second = bench.task(1);
+    std::fs::remove_dir_all(bench.folder()).unwrap();
+    assert_eq!(bench.run(second).await, Exit::Reported);
+    let status = bench.transfer().await;
+    assert_eq!((status.phase, status.snapshot_id.as_deref()), (Phase::Succeeded, Some(committed[0].id.as_str())));
+}
+
 #[tokio::test]
 async fn lost_answers_conflicts_and_errors_change_nothing() {
     for fault in [Fault::LostAnswer, Fault::LostRequest, Fault::Conflict, Fault::ServerError] {
