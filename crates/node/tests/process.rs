@@ -102,6 +102,18 @@ fn a_stopped_executor_is_ended_too() {
     });
 }
 
+/// Ctrl-C goes to the whole group of the terminal: it ends lvault, and must not end its executors.
+#[test]
+fn an_executor_has_a_process_group_of_its_own() {
+    let state = tempfile::tempdir().unwrap();
+    let launcher = launcher(state.path(), "cut -d' ' -f1,5 < /proc/$$/stat > $1/group.new; mv $1/group.new $1/group");
+    launcher.ensure_launched(&id(), job(1), &task()).unwrap();
+    wait_until("it has told its group", || state.path().join("group").exists());
+    let told = fs::read_to_string(state.path().join("group")).unwrap();
+    let (process, group) = told.trim().split_once(' ').unwrap();
+    assert_eq!(process, group);
+}
+
 #[test]
 fn the_end_of_an_executor_is_told_with_its_last_words() {
     let state = tempfile::tempdir().unwrap();
