@@ -174,8 +174,8 @@ pub(crate) fn carry_over(old: &Value, new: &mut Value) -> Vec<Cause> {
     let mut causes = Vec::new();
     for field in IMMUTABLE {
         let (before, after) = (of(old)[field].clone(), of(new)[field].clone());
-        // A client that sends an older generation means nothing by it; the server counts.
-        if !after.is_null() && after != before && field != "generation" {
+        // A client that sends another generation or creation time means nothing by it: they are the server's.
+        if !after.is_null() && after != before && !matches!(field, "generation" | "creationTimestamp") {
             causes.push(Cause::invalid(format!("metadata.{field}"), &after, "field is immutable"));
         }
         set(new, field, before);

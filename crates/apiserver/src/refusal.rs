@@ -191,6 +191,12 @@ fn joined(causes: &[Cause]) -> String {
 }
 
 impl Refusal {
+    /// The options of a request are wrong.
+    pub(crate) fn invalid_options(kind: &str, cause: Cause) -> Refusal {
+        let kind = GroupKind { group: String::from("meta.k8s.io"), kind: String::from(kind) };
+        Refusal::Invalid { kind, name: String::new(), causes: vec![cause] }
+    }
+
     /// The HTTP status code.
     pub(crate) fn code(&self) -> u16 {
         match self {

@@ -8,6 +8,8 @@ const BORDERS: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("apiserver", &[]),
     ("backup", &[]),
+    ("faults", &[]),
+    ("conformance", &["apiserver"]),
     ("api", &["core"]),
     ("engines", &["core"]),
     ("executor", &["core", "api", "backup"]),

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use http::{Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::body::{ApiBody, object};
@@ -13,7 +13,7 @@ use super::{Asked, accept, json as json_response, reads, warn};
 use crate::list::Page;
 use crate::patch::Patch;
 use crate::present::Presenter;
-use crate::refusal::Refusal;
+use crate::refusal::{Cause, Refusal};
 use crate::server::Server;
 use crate::store::writer::Work;
 use crate::verbs;
@@ -25,23 +25,31 @@ fn options(asked: &Asked) -> Result<WriteOptions, Refusal> {
     let dry_run = match asked.query.get("dryRun") {
         "" => false,
         "All" => true,
-        other => {
-            return Err(Refusal::BadRequest(format!(
-                "dryRun: Unsupported value: {other:?}: supported values: \"All\""
-            )));
-        }
+        other => return Err(unsupported(asked, "dryRun", other, &["All"])),
     };
     let field_validation = match asked.query.get("fieldValidation") {
         "" | "Warn" => FieldValidation::Warn,
         "Ignore" => FieldValidation::Ignore,
         "Strict" => FieldValidation::Strict,
-        other => {
-            return Err(Refusal::BadRequest(format!(
-                "fieldValidation: Unsupported value: {other:?}: supported values: \"\", \"Ignore\", \"Strict\", \"Warn\""
-            )));
-        }
+        other => return Err(unsupported(asked, "fieldValidation", other, &["", "Ignore", "Strict", "Warn"])),
     };
     Ok(WriteOptions { dry_run, field_validation })
+}
+
+/// An option has a value that does not exist.
+fn unsupported(asked: &Asked, option: &str, found: &str, supported: &[&str]) -> Refusal {
+    let supported: Vec<String> = supported.iter().map(|value| format!("{value:?}")).collect();
+    Refusal::invalid_options(options_kind(asked), Cause::not_supported(option, &Value::from(found), &supported))
+}
+
+/// What Kubernetes calls the options of this request.
+fn options_kind(asked: &Asked) -> &'static str {
+    match asked.method {
+        Method::POST => "CreateOptions",
+        Method::PUT => "UpdateOptions",
+        Method::PATCH => "PatchOptions",
+        _ => "DeleteOptions",
+    }
 }
 
 fn target(place: &Place) -> Target {
@@ -115,26 +123,41 @@ fn delete_options(asked: &Asked) -> Result<DeleteOptions, Refusal> {
         let found = &body["kind"];
         return Err(Refusal::BadRequest(format!("the body of a DELETE has to be DeleteOptions, found kind {found}")));
     }
+    // A condition that cannot be read must not be taken for none.
+    let preconditions = &body["preconditions"];
+    let readable = [&body["propagationPolicy"], &preconditions["uid"], &preconditions["resourceVersion"]];
+    let readable = readable.into_iter().all(|value| value.is_null() || value.is_string())
+        && (preconditions.is_null() || preconditions.is_object())
+        && (body["dryRun"].is_null() || body["dryRun"].is_array())
+        && (body["orphanDependents"].is_null() || body["orphanDependents"].is_boolean());
+    if !readable {
+        return Err(Refusal::BadRequest(String::from("the body of a DELETE has a field of the wrong type")));
+    }
     match body["dryRun"].as_array().map(Vec::as_slice) {
         None | Some([]) => {}
         Some([only]) if only == "All" => write.dry_run = true,
-        Some(_) => return Err(Refusal::BadRequest(String::from("dryRun: supported values: \"All\""))),
+        Some([first, ..]) => {
+            return Err(unsupported(asked, "dryRun", first.as_str().unwrap_or_default(), &["All"]));
+        }
     }
     let text = |value: &Value| value.as_str().map(String::from);
     let policy = body["propagationPolicy"].as_str().unwrap_or_else(|| asked.query.get("propagationPolicy"));
     let orphan = body["orphanDependents"].as_bool().unwrap_or(asked.query.flag("orphanDependents")?);
+    let orphan_named = body["orphanDependents"].is_boolean() || !asked.query.get("orphanDependents").is_empty();
+    if orphan_named && !policy.is_empty() {
+        let detail = "orphanDependents and deletionPropagation cannot be both set";
+        let cause = Cause::invalid("propagationPolicy", &Value::from(policy), detail);
+        return Err(Refusal::invalid_options("DeleteOptions", cause));
+    }
     let propagation = match policy {
         "" if orphan => Propagation::Orphan,
         "" | "Background" => Propagation::Background,
         "Foreground" => Propagation::Foreground,
         "Orphan" => Propagation::Orphan,
         other => {
-            return Err(Refusal::BadRequest(format!(
-                "propagationPolicy: Unsupported value: {other:?}: supported values: \"Background\", \"Foreground\", \"Orphan\""
-            )));
+            return Err(unsupported(asked, "propagationPolicy", other, &["Background", "Foreground", "Orphan"]));
         }
     };
-    let preconditions = &body["preconditions"];
     let (uid, resource_version) = (text(&preconditions["uid"]), text(&preconditions["resourceVersion"]));
     Ok(DeleteOptions { write, propagation, uid, resource_version })
 }
