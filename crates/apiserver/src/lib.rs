@@ -14,6 +14,7 @@ mod http;
 mod jsonpath;
 mod list;
 mod listen;
+mod managed;
 mod metadata;
 mod names;
 mod openapi;

@@ -173,7 +173,11 @@ impl ApiServer {
             return Ok(());
         };
         let target = Target { view, namespace: String::new(), name: String::new() };
-        let options = WriteOptions { dry_run: false, field_validation: FieldValidation::Ignore };
+        let options = WriteOptions {
+            dry_run: false,
+            field_validation: FieldValidation::Ignore,
+            manager: String::from("apiserver"),
+        };
         let object = json!({"metadata": {"name": name}});
         let work = Box::new(move |tx: &mut crate::store::transaction::Transaction<'_>| {
             create::create(&core, tx, target, options, object)

@@ -8,6 +8,7 @@ use http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::body::{ApiBody, object};
+use super::manager::{APPLY, Kind, manager};
 use super::route::Place;
 use super::{Asked, accept, json as json_response, reads, warn};
 use crate::list::Page;
@@ -21,7 +22,7 @@ use crate::verbs::delete::{DeleteOptions, Propagation};
 use crate::verbs::update::{Change, Part};
 use crate::verbs::{Answer, FieldValidation, Outcome, Target, WriteOptions};
 
-fn options(asked: &Asked) -> Result<WriteOptions, Refusal> {
+fn options(asked: &Asked, manager: String) -> Result<WriteOptions, Refusal> {
     let dry_run = match asked.query.get("dryRun") {
         "" => false,
         "All" => true,
@@ -33,7 +34,7 @@ fn options(asked: &Asked) -> Result<WriteOptions, Refusal> {
         "Strict" => FieldValidation::Strict,
         other => return Err(unsupported(asked, "fieldValidation", other, &["", "Ignore", "Strict", "Warn"])),
     };
-    Ok(WriteOptions { dry_run, field_validation })
+    Ok(WriteOptions { dry_run, field_validation, manager })
 }
 
 /// An option has a value that does not exist.
@@ -64,36 +65,63 @@ pub(super) async fn create(server: &Server, asked: Asked, place: Place) -> Resul
     if place.namespace.is_empty() && server.core.registry.resource_of(place.view).namespaced {
         return Err(Refusal::MethodNotAllowed);
     }
-    let options = options(&asked)?;
+    let options = options(&asked, manager(&asked, Kind::Create)?)?;
+    let dry_run = options.dry_run;
     let body = object(&accept::content_type(&asked.headers), &asked.body)?;
     let (core, target) = (Arc::clone(&server.core), target(&place));
     let work: Work = Box::new(move |tx| verbs::create::create(&core, tx, target, options, body));
-    submit(server, &asked, &place, options, work).await
+    submit(server, &asked, &place, dry_run, work).await
 }
 
 pub(super) async fn replace(server: &Server, asked: Asked, place: Place) -> Result<Response<ApiBody>, Refusal> {
     let body = object(&accept::content_type(&asked.headers), &asked.body)?;
-    change(server, asked, place, Change::Replace(body)).await
+    let options = options(&asked, manager(&asked, Kind::Update)?)?;
+    change(server, asked, place, options, Change::Replace(body)).await
 }
 
 pub(super) async fn patch(server: &Server, asked: Asked, place: Place) -> Result<Response<ApiBody>, Refusal> {
+    let content_type = accept::content_type(&asked.headers);
+    if content_type == APPLY {
+        return apply(server, asked, place).await;
+    }
     let nature = server.core.registry.resource_of(place.view).nature;
-    let patch = Patch::parse(&accept::content_type(&asked.headers), nature, &asked.body)?;
-    change(server, asked, place, Change::Patch(patch)).await
+    let patch = Patch::parse(&content_type, nature, &asked.body)?;
+    let options = options(&asked, manager(&asked, Kind::Patch)?)?;
+    change(server, asked, place, options, Change::Patch(patch)).await
 }
 
-async fn change(server: &Server, asked: Asked, place: Place, change: Change) -> Result<Response<ApiBody>, Refusal> {
-    let options = options(&asked)?;
+/// Server-side apply. JSON is YAML too.
+async fn apply(server: &Server, asked: Asked, place: Place) -> Result<Response<ApiBody>, Refusal> {
+    let options = options(&asked, manager(&asked, Kind::Apply)?)?;
+    let (dry_run, force) = (options.dry_run, asked.query.flag("force")?);
+    let body: Value = serde_yaml_ng::from_slice(&asked.body)
+        .map_err(|error| Refusal::BadRequest(format!("error decoding YAML: {error}")))?;
+    if !body.is_object() {
+        return Err(Refusal::BadRequest(String::from("error decoding YAML: an object has to be applied")));
+    }
+    let (core, target, part) = (Arc::clone(&server.core), target(&place), part(&place));
+    let work: Work = Box::new(move |tx| verbs::apply::apply(&core, tx, target, options, part, &body, force));
+    submit(server, &asked, &place, dry_run, work).await
+}
+
+async fn change(
+    server: &Server,
+    asked: Asked,
+    place: Place,
+    options: WriteOptions,
+    change: Change,
+) -> Result<Response<ApiBody>, Refusal> {
+    let dry_run = options.dry_run;
     let (core, target, part) = (Arc::clone(&server.core), target(&place), part(&place));
     let work: Work = Box::new(move |tx| verbs::update::update(&core, tx, target, options, part, change));
-    submit(server, &asked, &place, options, work).await
+    submit(server, &asked, &place, dry_run, work).await
 }
 
 pub(super) async fn delete(server: &Server, asked: Asked, place: Place) -> Result<Response<ApiBody>, Refusal> {
     let options = delete_options(&asked)?;
-    let (core, target, write) = (Arc::clone(&server.core), target(&place), options.write);
+    let (core, target, dry_run) = (Arc::clone(&server.core), target(&place), options.write.dry_run);
     let work: Work = Box::new(move |tx| verbs::delete::delete(&core, tx, target, &options));
-    submit(server, &asked, &place, write, work).await
+    submit(server, &asked, &place, dry_run, work).await
 }
 
 pub(super) async fn delete_all(server: &Server, asked: Asked, place: Place) -> Result<Response<ApiBody>, Refusal> {
@@ -102,16 +130,16 @@ pub(super) async fn delete_all(server: &Server, asked: Asked, place: Place) -> R
     }
     let options = delete_options(&asked)?;
     let filter = reads::filter(server, &asked, &place)?;
-    let (core, target, write) = (Arc::clone(&server.core), target(&place), options.write);
+    let (core, target, dry_run) = (Arc::clone(&server.core), target(&place), options.write.dry_run);
     let work: Work = Box::new(move |tx| {
         verbs::delete::delete_all(&core, tx, target, &options, |key, stored| filter.accepts_key(key, stored))
     });
-    submit(server, &asked, &place, write, work).await
+    submit(server, &asked, &place, dry_run, work).await
 }
 
 /// Options of a deletion, from its body and its query; the body counts where both speak.
 fn delete_options(asked: &Asked) -> Result<DeleteOptions, Refusal> {
-    let mut write = options(asked)?;
+    let mut write = options(asked, String::new())?;
     let body = match asked.body.is_empty() {
         true => json!({}),
         false => object(&accept::content_type(&asked.headers), &asked.body)?,
@@ -166,11 +194,11 @@ async fn submit(
     server: &Server,
     asked: &Asked,
     place: &Place,
-    options: WriteOptions,
+    dry_run: bool,
     work: Work,
 ) -> Result<Response<ApiBody>, Refusal> {
     let presenter = reads::presenter(server, asked, place)?;
-    let outcome = server.writer.submit(&server.shared, work, options.dry_run).await?;
+    let outcome = server.writer.submit(&server.shared, work, dry_run).await?;
     Ok(respond(server, &presenter, outcome))
 }
 

@@ -170,9 +170,6 @@ async fn manifests_are_applied() {
         } else {
             println!("skipped: kubectl 1.{} cannot ask the server about unknown fields", kubectl.minor);
         }
-        kubectl
-            .run_with(&["apply", "--server-side", "-f", "-"], &manifest("b"))
-            .fails("Server-side apply not available");
         assert_eq!(kubectl.run(&["delete", "things", "--all"]).ok(), "thing.example.com \"a\" deleted\n");
     })
     .await;
