@@ -78,13 +78,17 @@ fn is_printable(letter: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::attributes::Attributes;
+    use crate::access::Caller;
     use crate::http::query::Query;
 
     fn asked(query: &str, agent: &str) -> Asked {
         let mut headers = HeaderMap::new();
         headers.insert(USER_AGENT, agent.parse().expect("a header"));
         let (method, path, body) = (http::Method::PATCH, String::new(), bytes::Bytes::new());
-        Asked { method, path, query: Query::parse(query), headers, body }
+        let query = Query::parse(query);
+        let attributes = Attributes::read(&method, &path, &query);
+        Asked { method, path, query, headers, body, caller: Caller::Owner, attributes }
     }
 
     #[test]

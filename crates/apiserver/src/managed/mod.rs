@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 pub(crate) use apply::Refused;
 pub(crate) use entries::{Entry, brought, read, same_but_for_times, write};
 
-use crate::registry::{Nature, Registry, View, ViewId};
+use crate::registry::{ClusterKind, Nature, Registry, View, ViewId};
 use compare::{Diff, compare};
 use entries::{Operation, cap};
 use fields::{FieldSet, Step};
@@ -66,7 +66,13 @@ fn path(names: &[&str]) -> Vec<Step> {
 /// Parts of the built-in kinds that are always there, if only empty, so that nobody brings them.
 fn always_there(nature: Nature) -> FieldSet {
     let names: &[&str] = match nature {
-        Nature::Custom | Nature::Secret => &[],
+        Nature::Custom | Nature::Secret | Nature::Access(_) | Nature::Cluster(ClusterKind::ConfigMap) => &[],
+        Nature::Cluster(
+            ClusterKind::Node
+            | ClusterKind::PersistentVolume
+            | ClusterKind::PersistentVolumeClaim
+            | ClusterKind::Pod,
+        ) => &["spec", "status"],
         Nature::Namespace => &["spec", "status"],
         Nature::Event => &["source", "deprecatedSource"],
         Nature::Lease => &["spec"],

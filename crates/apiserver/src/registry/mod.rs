@@ -3,6 +3,7 @@
 //! Holds: kinds are data. They come from CustomResourceDefinition documents, the built-in ones from documents in this
 //! crate, and never change while a server is open. Code that treats a kind specially asks for its [`Nature`].
 
+mod access;
 pub(crate) mod builtin;
 pub(crate) mod column;
 pub(crate) mod crd;
@@ -34,6 +35,42 @@ pub(crate) enum Nature {
     Secret,
     Event,
     Lease,
+    /// ServiceAccounts, roles and their bindings.
+    Access(AccessKind),
+    /// What a cluster has and a single host has not; registered where it is asked for.
+    Cluster(ClusterKind),
+}
+
+/// The kinds of access.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AccessKind {
+    ServiceAccount,
+    Role,
+    ClusterRole,
+    RoleBinding,
+    ClusterRoleBinding,
+}
+
+impl AccessKind {
+    /// Whether this is a role or a binding of one.
+    fn is_rbac(self) -> bool {
+        match self {
+            AccessKind::ServiceAccount => false,
+            AccessKind::Role | AccessKind::ClusterRole | AccessKind::RoleBinding | AccessKind::ClusterRoleBinding => {
+                true
+            }
+        }
+    }
+}
+
+/// The kinds of clusters that have rules of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ClusterKind {
+    ConfigMap,
+    Node,
+    PersistentVolume,
+    PersistentVolumeClaim,
+    Pod,
 }
 
 impl Nature {
@@ -41,7 +78,12 @@ impl Nature {
     pub(crate) fn has_generation(self) -> bool {
         match self {
             Nature::Custom => true,
-            Nature::Namespace | Nature::Secret | Nature::Event | Nature::Lease => false,
+            Nature::Namespace
+            | Nature::Secret
+            | Nature::Event
+            | Nature::Lease
+            | Nature::Access(_)
+            | Nature::Cluster(_) => false,
         }
     }
 
@@ -49,7 +91,7 @@ impl Nature {
     pub(crate) fn takes_unconditional_update(self) -> bool {
         match self {
             Nature::Custom | Nature::Lease => false,
-            Nature::Namespace | Nature::Secret | Nature::Event => true,
+            Nature::Namespace | Nature::Secret | Nature::Event | Nature::Access(_) | Nature::Cluster(_) => true,
         }
     }
 
@@ -57,7 +99,8 @@ impl Nature {
     pub(crate) fn creates_on_update(self) -> bool {
         match self {
             Nature::Event | Nature::Lease => true,
-            Nature::Custom | Nature::Namespace | Nature::Secret => false,
+            Nature::Access(kind) => kind.is_rbac(),
+            Nature::Custom | Nature::Namespace | Nature::Secret | Nature::Cluster(_) => false,
         }
     }
 
@@ -65,7 +108,12 @@ impl Nature {
     pub(crate) fn takes_strategic_merge(self) -> bool {
         match self {
             Nature::Custom => false,
-            Nature::Namespace | Nature::Secret | Nature::Event | Nature::Lease => true,
+            Nature::Namespace
+            | Nature::Secret
+            | Nature::Event
+            | Nature::Lease
+            | Nature::Access(_)
+            | Nature::Cluster(_) => true,
         }
     }
 }

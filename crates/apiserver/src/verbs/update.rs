@@ -159,7 +159,12 @@ impl Writing<'_, '_, '_> {
         match self.nature() {
             // Only the server finishes a namespace.
             Nature::Namespace => copy_field(old, &mut new, "spec"),
-            Nature::Custom | Nature::Secret | Nature::Event | Nature::Lease => {}
+            Nature::Custom
+            | Nature::Secret
+            | Nature::Event
+            | Nature::Lease
+            | Nature::Access(_)
+            | Nature::Cluster(_) => {}
         }
         kinds::complete(self.nature(), &mut new);
         (new, causes)
