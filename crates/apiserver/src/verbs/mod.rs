@@ -4,6 +4,7 @@
 //! Kubernetes does or nothing. Objects are handled in the form of the view they are seen through and stored in one form.
 
 mod access;
+mod cluster;
 pub(crate) mod collect;
 pub(crate) mod create;
 pub(crate) mod delete;
