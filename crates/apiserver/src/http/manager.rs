@@ -5,7 +5,7 @@
 use http::HeaderMap;
 use http::header::USER_AGENT;
 
-use super::Asked;
+use super::query::Query;
 use crate::refusal::{Cause, GroupKind, Refusal};
 
 /// The media type of server-side apply.
@@ -34,12 +34,12 @@ impl Kind {
 }
 
 /// The manager that a request names, or the program that sent it.
-pub(super) fn manager(asked: &Asked, kind: Kind) -> Result<String, Refusal> {
-    let named = asked.query.get("fieldManager");
+pub(super) fn manager(query: &Query, headers: &HeaderMap, kind: Kind) -> Result<String, Refusal> {
+    let named = query.get("fieldManager");
     let mut causes = Vec::new();
     match kind {
         Kind::Apply if named.is_empty() => causes.push(Cause::required("fieldManager", "is required for apply patch")),
-        Kind::Patch if asked.query.has("force") => {
+        Kind::Patch if query.has("force") => {
             causes.push(Cause::forbidden("force", "may not be specified for non-apply patch"));
         }
         Kind::Create | Kind::Update | Kind::Patch | Kind::Apply => {}
@@ -55,7 +55,7 @@ pub(super) fn manager(asked: &Asked, kind: Kind) -> Result<String, Refusal> {
         let kind = GroupKind { group: String::from("meta.k8s.io"), kind: String::from(kind.word()) };
         return Err(Refusal::Invalid { kind, name: String::new(), causes });
     }
-    Ok(if named.is_empty() { program(&asked.headers) } else { String::from(named) })
+    Ok(if named.is_empty() { program(headers) } else { String::from(named) })
 }
 
 /// The first part of what a program calls itself.
@@ -78,23 +78,13 @@ fn is_printable(letter: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::attributes::Attributes;
-    use crate::access::Caller;
-    use crate::http::query::Query;
-
-    fn asked(query: &str, agent: &str) -> Asked {
-        let mut headers = HeaderMap::new();
-        headers.insert(USER_AGENT, agent.parse().expect("a header"));
-        let (method, path, body) = (http::Method::PATCH, String::new(), bytes::Bytes::new());
-        let query = Query::parse(query);
-        let attributes = Attributes::read(&method, &path, &query);
-        Asked { method, path, query, headers, body, caller: Caller::Owner, attributes }
-    }
 
     #[test]
     fn a_manager_is_named_or_is_the_program() {
         let check = |query: &str, agent: &str, kind: Kind, expected: Result<&str, &str>| {
-            let found = manager(&asked(query, agent), kind).map_err(|refusal| refusal.to_string());
+            let mut headers = HeaderMap::new();
+            headers.insert(USER_AGENT, agent.parse().expect("a header"));
+            let found = manager(&Query::parse(query), &headers, kind).map_err(|refusal| refusal.to_string());
             assert_eq!(found.as_deref().map_err(String::as_str), expected, "{query} {agent}");
         };
         let long = "x".repeat(200);

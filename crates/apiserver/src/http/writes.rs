@@ -78,7 +78,7 @@ pub(super) async fn create(server: &Server, asked: Asked, place: Place) -> Resul
     if place.namespace.is_empty() && server.core.registry.resource_of(place.view).namespaced {
         return Err(Refusal::MethodNotAllowed);
     }
-    let options = options(&asked, manager(&asked, Kind::Create)?)?;
+    let options = options(&asked, manager(&asked.query, &asked.headers, Kind::Create)?)?;
     let dry_run = options.dry_run;
     let body = read_object(server, &asked, &place)?;
     let (core, target) = (Arc::clone(&server.core), target(&place));
@@ -88,7 +88,7 @@ pub(super) async fn create(server: &Server, asked: Asked, place: Place) -> Resul
 
 pub(super) async fn replace(server: &Server, asked: Asked, place: Place) -> Result<Response<ApiBody>, Refusal> {
     let body = read_object(server, &asked, &place)?;
-    let options = options(&asked, manager(&asked, Kind::Update)?)?;
+    let options = options(&asked, manager(&asked.query, &asked.headers, Kind::Update)?)?;
     change(server, asked, place, options, Change::Replace(body)).await
 }
 
@@ -99,13 +99,13 @@ pub(super) async fn patch(server: &Server, asked: Asked, place: Place) -> Result
     }
     let nature = server.core.registry.resource_of(place.view).nature;
     let patch = Patch::parse(&content_type, nature, &asked.body)?;
-    let options = options(&asked, manager(&asked, Kind::Patch)?)?;
+    let options = options(&asked, manager(&asked.query, &asked.headers, Kind::Patch)?)?;
     change(server, asked, place, options, Change::Patch(patch)).await
 }
 
 /// Server-side apply. JSON is YAML too.
 async fn apply(server: &Server, asked: Asked, place: Place) -> Result<Response<ApiBody>, Refusal> {
-    let options = options(&asked, manager(&asked, Kind::Apply)?)?;
+    let options = options(&asked, manager(&asked.query, &asked.headers, Kind::Apply)?)?;
     let (dry_run, force) = (options.dry_run, asked.query.flag("force")?);
     let body: Value = serde_yaml_ng::from_slice(&asked.body)
         .map_err(|error| Refusal::BadRequest(format!("error decoding YAML: {error}")))?;
@@ -199,8 +199,10 @@ fn delete_options(asked: &Asked) -> Result<DeleteOptions, Refusal> {
             return Err(unsupported(asked, "propagationPolicy", other, &["Background", "Foreground", "Orphan"]));
         }
     };
+    let asked_grace = asked.query.number("gracePeriodSeconds")?.and_then(|seconds| i64::try_from(seconds).ok());
+    let grace = body["gracePeriodSeconds"].as_i64().or(asked_grace);
     let (uid, resource_version) = (text(&preconditions["uid"]), text(&preconditions["resourceVersion"]));
-    Ok(DeleteOptions { write, propagation, uid, resource_version })
+    Ok(DeleteOptions { write, propagation, uid, resource_version, grace })
 }
 
 async fn submit(
