@@ -16,9 +16,15 @@ use crate::setup::{Listening, bounded, in_memory};
 /// kubectl with the kubeconfig of one server.
 #[derive(Clone)]
 pub(crate) struct Kubectl {
+<<<<<<< HEAD
     pub(crate) program: PathBuf,
     pub(crate) kubeconfig: PathBuf,
     pub(crate) home: PathBuf,
+=======
+    program: PathBuf,
+    kubeconfig: PathBuf,
+    home: PathBuf,
+>>>>>>> dfec7ed (test(apiserver): server-side apply and managers over both transports, and with kubectl)
     pub(crate) minor: u32,
 }
 
@@ -101,7 +107,7 @@ pub(crate) async fn with_kubectl(case: fn(&Kubectl)) {
 
 const THING: &str = "apiVersion: example.com/v1\nkind: Thing\nmetadata:\n  name: NAME\nspec:\n  size: 1Gi\n";
 
-fn manifest(name: &str) -> String {
+pub(crate) fn manifest(name: &str) -> String {
     THING.replace("NAME", name)
 }
 
