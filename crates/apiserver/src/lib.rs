@@ -43,7 +43,7 @@ pub use crate::http::body::ApiBody;
 pub use crate::http::service::ApiService;
 pub use jsonpath::PathError;
 pub use listen::ServeError;
-pub use registry::RegistryError;
+pub use registry::{ClusterKind, RegistryError};
 pub use rules::RuleError;
 pub use schema::SchemaError;
 pub use server::{ApiServer, Config, OpenError, Storage};

@@ -19,7 +19,7 @@ use crate::access::user::User;
 use crate::http::service::ApiService;
 use crate::metadata;
 use crate::refusal::Refusal;
-use crate::registry::{Nature, Registry, RegistryError};
+use crate::registry::{ClusterKind, Nature, Registry, RegistryError};
 use crate::schema::shape;
 use crate::sources::{Clock, Identifiers, Sources, system_clock};
 use crate::store::file::{FileError, Loaded, ObjectFile};
@@ -44,6 +44,8 @@ pub struct Config {
     /// CustomResourceDefinition documents (`apiextensions.k8s.io/v1`) of the kinds to serve beside the built-in ones. Group
     /// "" is allowed, so that a test may declare Pods.
     pub crds: Vec<Value>,
+    /// Kinds of clusters to serve beside those.
+    pub kinds: Vec<ClusterKind>,
     /// How many changes a watch can catch up on, at most. Independent of it, 32 MiB of changes are kept at most.
     pub watch_history: usize,
     /// How long events are kept.
@@ -75,6 +77,7 @@ impl Config {
         Config {
             storage: Storage::Memory,
             crds,
+            kinds: Vec::new(),
             watch_history: 8192,
             event_lifetime: Duration::from_secs(60 * 60),
             clock: system_clock(),
@@ -82,6 +85,11 @@ impl Config {
             limits: Limits::default(),
             observer: None,
         }
+    }
+
+    /// The same with these kinds of clusters served, too.
+    pub fn with_kinds(self, kinds: &[ClusterKind]) -> Config {
+        Config { kinds: kinds.to_vec(), ..self }
     }
 }
 
@@ -159,7 +167,7 @@ impl ApiServer {
     /// # Errors
     /// See [`OpenError`].
     pub async fn open(config: Config) -> Result<ApiServer, OpenError> {
-        let registry = Arc::new(Registry::build(&config.crds)?);
+        let registry = Arc::new(Registry::with_kinds(&config.crds, &config.kinds)?);
         let (file, loaded) = match &config.storage {
             Storage::Memory => (None, Loaded::default()),
             Storage::File(path) => {

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::user::User;
 use crate::metadata;
-use crate::registry::{AccessKind, Nature, Registry};
+use crate::registry::{AccessKind, ClusterKind, Nature, Registry};
 use crate::store::{Key, State};
 
 /// Who gives tokens out, and for whom they are meant when nobody says otherwise.
@@ -117,7 +117,7 @@ impl Tokens {
         };
         tell("credential-id", format!("JTI={}", claims.jti));
         if let Some(pod) = &whose.pod {
-            vouch(Nature::Cluster(crate::registry::ClusterKind::Pod), pod)?;
+            vouch(Nature::Cluster(ClusterKind::Pod), pod)?;
             tell("pod-name", pod.name.clone());
             tell("pod-uid", pod.uid.clone());
         }

@@ -199,8 +199,10 @@ fn delete_options(asked: &Asked) -> Result<DeleteOptions, Refusal> {
             return Err(unsupported(asked, "propagationPolicy", other, &["Background", "Foreground", "Orphan"]));
         }
     };
+    let asked_grace = asked.query.number("gracePeriodSeconds")?.and_then(|seconds| i64::try_from(seconds).ok());
+    let grace = body["gracePeriodSeconds"].as_i64().or(asked_grace);
     let (uid, resource_version) = (text(&preconditions["uid"]), text(&preconditions["resourceVersion"]));
-    Ok(DeleteOptions { write, propagation, uid, resource_version })
+    Ok(DeleteOptions { write, propagation, uid, resource_version, grace })
 }
 
 async fn submit(

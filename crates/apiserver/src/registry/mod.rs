@@ -5,6 +5,7 @@
 
 mod access;
 pub(crate) mod builtin;
+mod cluster;
 pub(crate) mod column;
 pub(crate) mod crd;
 
@@ -16,6 +17,7 @@ use crate::rules::Rules;
 use crate::schema::Schema;
 use column::Column;
 
+pub use cluster::ClusterKind;
 pub use crd::RegistryError;
 
 /// The place of a resource in the registry.
@@ -63,16 +65,6 @@ impl AccessKind {
     }
 }
 
-/// The kinds of clusters that have rules of their own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ClusterKind {
-    ConfigMap,
-    Node,
-    PersistentVolume,
-    PersistentVolumeClaim,
-    Pod,
-}
-
 impl Nature {
     /// Whether the API server counts changes of such an object's spec.
     pub(crate) fn has_generation(self) -> bool {
@@ -102,6 +94,11 @@ impl Nature {
             Nature::Access(kind) => kind.is_rbac(),
             Nature::Custom | Nature::Namespace | Nature::Secret | Nature::Cluster(_) => false,
         }
+    }
+
+    /// Whether a new object may come with its status.
+    pub(crate) fn begins_with_status(self) -> bool {
+        self == Nature::Cluster(ClusterKind::Node)
     }
 
     /// Whether strategic merge patches are understood.
@@ -234,9 +231,18 @@ pub(crate) struct Registry {
 
 impl Registry {
     /// The built-in kinds and those of the documents.
+    #[cfg(test)]
     pub(crate) fn build(documents: &[Value]) -> Result<Registry, RegistryError> {
+        Registry::with_kinds(documents, &[])
+    }
+
+    /// The built-in kinds, those of clusters that are wanted, and those of the documents.
+    pub(crate) fn with_kinds(documents: &[Value], kinds: &[ClusterKind]) -> Result<Registry, RegistryError> {
         let mut registry = Registry { resources: Vec::new(), views: Vec::new() };
         builtin::register(&mut registry)?;
+        for kind in kinds {
+            cluster::register(&mut registry, *kind)?;
+        }
         for document in documents {
             crd::register(&mut registry, document, Nature::Custom)?;
         }

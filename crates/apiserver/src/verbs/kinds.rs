@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::access;
+use super::{access, cluster};
 use crate::metadata;
 use crate::refusal::Cause;
 use crate::registry::Nature;
@@ -25,7 +25,7 @@ pub(crate) fn complete_new(nature: Nature, object: &mut Value) {
             object["spec"] = json!({"finalizers": ["kubernetes"]});
             object["status"] = json!({"phase": "Active"});
         }
-        Nature::Cluster(_) => {}
+        Nature::Cluster(kind) => cluster::complete_new(kind, object),
         Nature::Custom | Nature::Secret | Nature::Event | Nature::Lease | Nature::Access(_) => {}
     }
 }
@@ -36,8 +36,7 @@ pub(crate) fn complete(nature: Nature, object: &mut Value) {
         Nature::Namespace => label_with_name(object),
         Nature::Secret => merge_string_data(object),
         Nature::Access(kind) => access::complete(kind, object),
-        Nature::Cluster(_) => {}
-        Nature::Custom | Nature::Event | Nature::Lease => {}
+        Nature::Custom | Nature::Event | Nature::Lease | Nature::Cluster(_) => {}
     }
 }
 
@@ -73,12 +72,12 @@ pub(crate) fn faults(nature: Nature, object: &Value, old: Option<&Value>) -> Vec
         Nature::Secret => secret_faults(object, old),
         Nature::Event => event_faults(object),
         Nature::Access(kind) => access::faults(kind, object, old),
-        Nature::Cluster(_) => Vec::new(),
+        Nature::Cluster(kind) => cluster::faults(kind, object, old),
         Nature::Custom | Nature::Namespace | Nature::Lease => Vec::new(),
     }
 }
 
-fn secret_faults(object: &Value, old: Option<&Value>) -> Vec<Cause> {
+pub(super) fn secret_faults(object: &Value, old: Option<&Value>) -> Vec<Cause> {
     let mut causes = Vec::new();
     let values = object["data"].as_object().into_iter().flatten();
     let mut bytes = 0_u64;

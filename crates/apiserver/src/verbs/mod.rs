@@ -5,6 +5,7 @@
 
 pub(crate) mod apply;
 mod access;
+mod cluster;
 pub(crate) mod collect;
 pub(crate) mod create;
 pub(crate) mod delete;

@@ -103,6 +103,7 @@ impl Writing<'_, '_, '_> {
         let key = self.key(&self.target.name);
         let released = metadata::is_deleting(&object)
             && metadata::finalizers(&object).is_empty()
+            && metadata::of(&object)["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
             && self.nature() != Nature::Namespace;
         let object = self.stored(object);
         let changed = if released { self.tx.remove(key, object) } else { self.tx.put(key, object) };

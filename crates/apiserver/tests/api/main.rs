@@ -10,12 +10,14 @@
 
 mod accounts;
 mod certificates;
+mod cluster;
 mod creating;
 mod deleting;
 mod durability;
 mod escalating;
 mod helpers;
 mod kubectl;
+mod kubectl_access;
 mod limits;
 mod listing;
 mod patching;
