@@ -78,8 +78,8 @@ fn is_printable(letter: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::admission::Caller;
     use crate::access::attributes::Attributes;
-    use crate::access::Caller;
     use crate::http::query::Query;
 
     fn asked(query: &str, agent: &str) -> Asked {
@@ -88,7 +88,7 @@ mod tests {
         let (method, path, body) = (http::Method::PATCH, String::new(), bytes::Bytes::new());
         let query = Query::parse(query);
         let attributes = Attributes::read(&method, &path, &query);
-        Asked { method, path, query, headers, body, caller: Caller::Owner, attributes }
+        Asked { method, path, query, headers, body, caller: Caller::owner(), attributes }
     }
 
     #[test]

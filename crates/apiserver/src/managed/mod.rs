@@ -66,12 +66,17 @@ fn path(names: &[&str]) -> Vec<Step> {
 /// Parts of the built-in kinds that are always there, if only empty, so that nobody brings them.
 fn always_there(nature: Nature) -> FieldSet {
     let names: &[&str] = match nature {
-        Nature::Custom | Nature::Secret | Nature::Access(_) | Nature::Cluster(ClusterKind::ConfigMap) => &[],
+        Nature::Custom
+        | Nature::Secret
+        | Nature::Access(_)
+        | Nature::Cluster(
+            ClusterKind::ConfigMap
+            | ClusterKind::VolumeSnapshot
+            | ClusterKind::VolumeSnapshotClass
+            | ClusterKind::VolumeSnapshotContent,
+        ) => &[],
         Nature::Cluster(
-            ClusterKind::Node
-            | ClusterKind::PersistentVolume
-            | ClusterKind::PersistentVolumeClaim
-            | ClusterKind::Pod,
+            ClusterKind::Node | ClusterKind::PersistentVolume | ClusterKind::PersistentVolumeClaim | ClusterKind::Pod,
         ) => &["spec", "status"],
         Nature::Namespace => &["spec", "status"],
         Nature::Event => &["source", "deprecatedSource"],
