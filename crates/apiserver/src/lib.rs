@@ -10,6 +10,7 @@
 //! Holds: no module below this line knows what the kinds mean to their users.
 
 mod access;
+pub mod archive;
 mod clients;
 mod discovery;
 mod http;

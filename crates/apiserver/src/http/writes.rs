@@ -170,6 +170,7 @@ fn delete_options(asked: &Asked) -> Result<DeleteOptions, Refusal> {
     let readable = readable.into_iter().all(|value| value.is_null() || value.is_string())
         && (preconditions.is_null() || preconditions.is_object())
         && (body["dryRun"].is_null() || body["dryRun"].is_array())
+        && (body["gracePeriodSeconds"].is_null() || body["gracePeriodSeconds"].is_i64())
         && (body["orphanDependents"].is_null() || body["orphanDependents"].is_boolean());
     if !readable {
         return Err(Refusal::BadRequest(String::from("the body of a DELETE has a field of the wrong type")));

@@ -16,15 +16,9 @@ use crate::setup::{Listening, bounded, in_memory};
 /// kubectl with the kubeconfig of one server.
 #[derive(Clone)]
 pub(crate) struct Kubectl {
-<<<<<<< HEAD
     pub(crate) program: PathBuf,
     pub(crate) kubeconfig: PathBuf,
     pub(crate) home: PathBuf,
-=======
-    program: PathBuf,
-    kubeconfig: PathBuf,
-    home: PathBuf,
->>>>>>> dfec7ed (test(apiserver): server-side apply and managers over both transports, and with kubectl)
     pub(crate) minor: u32,
 }
 
