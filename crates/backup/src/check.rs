@@ -1,6 +1,5 @@
 //! Checking a whole repository: every index, pack and tree, and on demand every byte.
 
-use crate::backend::Snapshots;
 use crate::fault::{Fault, guarded};
 use crate::repository::Repository;
 use crate::retry::Retry;
@@ -51,7 +50,7 @@ impl Repository {
     /// # Errors
     /// [`CheckError::Read`] when the check could not be made; what it finds is in the report.
     pub fn check(&self, read_data: bool) -> Result<CheckReport, CheckError> {
-        let checked = self.session(Snapshots::Store).and_then(|(opened, _)| {
+        let checked = self.session().and_then(|opened| {
             let options = CheckOptions::default().read_data(read_data);
             guarded(|| opened.check(options))
         });

@@ -12,10 +12,11 @@ mod write;
 
 use crate::backend::lock;
 use crate::fault::Fault;
+use crate::index::Indexed;
 use crate::labels::{Snapshot, SnapshotId};
 use crate::metadata::{Folder, Links, apply, path_of};
 use crate::progress::{Progress, Step};
-use crate::repository::{Indexed, Repository, RepositoryError};
+use crate::repository::{Repository, RepositoryError};
 use crate::retry::Retry;
 use crate::storage::{Cause, CauseKind};
 use crate::tree::{SnapshotSize, snapshot_root};
@@ -182,7 +183,7 @@ impl Failures {
         match fault {
             Fault::Damaged { what } => self.add(path, what),
             Fault::Storage(ref err) if err.kind() == CauseKind::Missing => self.add(path, err),
-            Fault::Storage(_) | Fault::Panicked { .. } => self.end(Fatal::Repository(fault)),
+            Fault::Storage(_) | Fault::System { .. } | Fault::Panicked { .. } => self.end(Fatal::Repository(fault)),
         }
     }
 

@@ -1,10 +1,10 @@
 //! Contents of files: written with holes where there are zeros, and read back against the repository's hashes.
 
-use crate::repository::Indexed;
+use crate::index::Indexed;
 use crate::restore::Restore;
 use crate::tree::{hex, matches, read_data};
 use rustic_core::DataId;
-use rustic_core::repofile::Node;
+use rustic_core::repofile::{BlobType, Node};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -69,13 +69,12 @@ impl Restore<'_> {
 }
 
 fn part_matches(indexed: &Indexed, file: &File, offset: u64, id: DataId, buffer: &mut Vec<u8>) -> io::Result<bool> {
-    let blob = id.into();
-    let Ok(entry) = indexed.get_index_entry(&id) else {
-        return Err(io::Error::other(format!("blob {} is in no index", hex(&blob))));
+    let Some(place) = indexed.place(BlobType::Data, &id) else {
+        return Err(io::Error::other(format!("blob {} is in no index", hex(&id))));
     };
-    buffer.resize(entry.data_length() as usize, 0);
+    buffer.resize(place.data_length(), 0);
     file.read_exact_at(buffer, offset)?;
-    Ok(matches(&blob, buffer))
+    Ok(matches(&id, buffer))
 }
 
 /// Writes everything but blocks of zeros; the file has its full size already, so these stay holes.
