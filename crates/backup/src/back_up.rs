@@ -9,6 +9,7 @@ use crate::backend::file_name;
 use crate::fault::Fault;
 use crate::index::Indexed;
 use crate::labels::{Host, Key, Snapshot, SnapshotId, SourcePath, Tag};
+use crate::lock::Held;
 use crate::metadata::Folder;
 use crate::pipeline::{Hook, Run, Source, get};
 use crate::progress::{Progress, Step};
@@ -186,6 +187,7 @@ impl Repository {
         let begin = Timestamp::now();
         let root = Folder::open(&what.root).map_err(|err| root_error(what, &err))?;
         let failed = |fault| self.back_up_error(fault);
+        let lock = self.lock_for_adding(&what.key, progress.as_ref()).map_err(failed)?;
         let indexed = self.indexed_for_backup().map_err(failed)?;
         let parent = self.parent(what, &indexed).map_err(failed)?;
         let (estimate, parent_node) = (parent.as_ref().and_then(Parent::estimate), parent.as_ref().map(Parent::root));
@@ -197,7 +199,7 @@ impl Repository {
             return Err(BackUpError::Stopped);
         }
         let file = snapshot_draft(what, tree, parent.as_ref(), &run, begin).map_err(failed)?;
-        let (snapshot, snapshot_bytes) = self.commit(&file, &what.key)?;
+        let (snapshot, snapshot_bytes) = self.commit(&file, &what.key, &lock)?;
         Ok(BackUpReport {
             snapshot,
             parent: parent.map(|parent| parent.snapshot.id),
@@ -263,9 +265,14 @@ impl Repository {
         }
     }
 
-    fn commit(&self, file: &SnapshotFile, key: &Key) -> Result<(SnapshotId, u64), BackUpError> {
+    fn commit(&self, file: &SnapshotFile, key: &Key, lock: &Held) -> Result<(SnapshotId, u64), BackUpError> {
         self.refuse_second(key)?;
         let write = || {
+            if !lock.is_held()? {
+                // Somebody may have removed what was stored, believing that nobody was about to refer to it.
+                let lock = "the lock of this backup was removed or could not be renewed".to_owned();
+                return Err(Fault::Locked { lock, is_stale: false });
+            }
             let json = serde_json::to_vec(file).map_err(|err| Fault::system(format!("it makes no JSON: {err}")))?;
             let (id, content) = self.seal().encode_file(&json)?;
             let bytes = content.len() as u64;

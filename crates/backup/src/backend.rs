@@ -103,6 +103,11 @@ pub(crate) fn file_name(tpe: FileType, id: &Id) -> String {
     }
 }
 
+/// Where a lock lies, which is a kind of file that rustic does not know.
+pub(crate) fn file_name_of_lock(id: &Id) -> String {
+    format!("locks/{}", id.to_hex().as_str())
+}
+
 /// All files of a kind whose name is an id, with their sizes. Other names are none of a repository's files.
 pub(crate) fn list_ids(storage: &Storage, tpe: FileType) -> Result<Vec<(Id, u64)>, StorageError> {
     let files = storage.list(tpe.dirname())?;

@@ -20,6 +20,21 @@ pub enum Fault {
         /// What does not fit.
         what: String,
     },
+    /// Somebody else holds a lock.
+    #[error(
+        "it is locked: {lock}; {}",
+        if *.is_stale {
+            "make sure that nobody uses it, and remove the lock with `lvault storage unlock` or `restic unlock`"
+        } else {
+            "wait until its holder is done, then try again"
+        }
+    )]
+    Locked {
+        /// Who holds it, and since when.
+        lock: String,
+        /// Whether its holder is gone.
+        is_stale: bool,
+    },
     /// The machine cannot do its part.
     #[error("this machine cannot go on: {what}; free memory or use another machine, then try again")]
     System {
@@ -42,7 +57,8 @@ impl Fault {
         match self {
             Self::Storage(err) => err.retry(),
             Self::Damaged { .. } => Retry::Never,
-            Self::System { .. } | Self::Panicked { .. } => Retry::Later,
+            Self::Locked { is_stale: true, .. } => Retry::AfterRemedy,
+            Self::Locked { .. } | Self::System { .. } | Self::Panicked { .. } => Retry::Later,
         }
     }
 

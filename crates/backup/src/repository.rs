@@ -31,8 +31,8 @@ pub struct Repository {
 /// Why a question about snapshots, or forgetting them, failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RepositoryError {
-    /// Reading the snapshots.
-    #[error("cannot read the snapshots of {repository}: {fault}")]
+    /// Reading the snapshots or the locks.
+    #[error("cannot read the snapshots or locks of {repository}: {fault}")]
     List {
         /// The repository.
         repository: String,
@@ -164,7 +164,11 @@ impl Repository {
     /// # Errors
     /// [`RepositoryError::List`].
     pub fn snapshots(&self) -> Result<Vec<Snapshot>, RepositoryError> {
-        self.read_snapshots().map_err(|fault| RepositoryError::List { repository: self.shown().to_owned(), fault })
+        self.read_snapshots().map_err(|fault| self.cannot_list(fault))
+    }
+
+    pub(crate) fn cannot_list(&self, fault: Fault) -> RepositoryError {
+        RepositoryError::List { repository: self.shown().to_owned(), fault }
     }
 
     pub(crate) fn read_snapshots(&self) -> Result<Vec<Snapshot>, Fault> {
@@ -182,7 +186,7 @@ impl Repository {
     /// # Errors
     /// [`RepositoryError::List`].
     pub fn find(&self, key: &Key) -> Result<Option<Snapshot>, RepositoryError> {
-        self.find_key(key).map_err(|fault| RepositoryError::List { repository: self.shown().to_owned(), fault })
+        self.find_key(key).map_err(|fault| self.cannot_list(fault))
     }
 
     pub(crate) fn find_key(&self, key: &Key) -> Result<Option<Snapshot>, Fault> {

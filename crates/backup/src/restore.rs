@@ -136,6 +136,11 @@ impl Repository {
         progress: &dyn Progress,
     ) -> Result<RestoreReport, RestoreError> {
         let found = self.snapshot(snapshot.as_str())?;
+        let locked = self.lock_for_reading(progress);
+        let _lock = locked.map_err(|fault| {
+            let (repository, snapshot) = (self.shown().to_owned(), snapshot.clone());
+            RestoreError::Repository { repository, snapshot, fault }
+        })?;
         let restore = Restore::prepare(self, &found, target, progress)?;
         let size = self.size_of(snapshot)?;
         restore.run(size)
@@ -183,7 +188,9 @@ impl Failures {
         match fault {
             Fault::Damaged { what } => self.add(path, what),
             Fault::Storage(ref err) if err.kind() == CauseKind::Missing => self.add(path, err),
-            Fault::Storage(_) | Fault::System { .. } | Fault::Panicked { .. } => self.end(Fatal::Repository(fault)),
+            Fault::Storage(_) | Fault::Locked { .. } | Fault::System { .. } | Fault::Panicked { .. } => {
+                self.end(Fatal::Repository(fault))
+            }
         }
     }
 

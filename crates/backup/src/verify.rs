@@ -112,6 +112,7 @@ impl Repository {
         let unreadable =
             |fault| VerifyError::Read { repository: self.shown().to_owned(), snapshot: snapshot.clone(), fault };
         progress.step(Step::Verifying);
+        let _lock = self.lock_for_reading(progress).map_err(unreadable)?;
         let indexed = self.indexed().map_err(unreadable)?;
         let packs = list_ids(self.storage(), FileType::Pack).map_err(|err| unreadable(err.into()))?;
         let packs: HashMap<Id, u64> = packs.into_iter().collect();
@@ -139,7 +140,7 @@ impl Repository {
 fn defect_or_end(fault: Fault, defects: &mut Defects, of: &str) -> Result<(), Fault> {
     match fault {
         Fault::Damaged { what } => defects.add(format!("{of}: {what}")),
-        Fault::Storage(_) | Fault::System { .. } | Fault::Panicked { .. } => return Err(fault),
+        Fault::Storage(_) | Fault::Locked { .. } | Fault::System { .. } | Fault::Panicked { .. } => return Err(fault),
     }
     Ok(())
 }

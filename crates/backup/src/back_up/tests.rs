@@ -213,6 +213,25 @@ fn a_snapshot_that_another_executor_commits_meanwhile_stays_the_only_one() {
     assert_eq!(snapshots.iter().map(|it| &it.id).collect::<Vec<_>>(), [&made]);
 }
 
+#[test]
+fn a_backup_whose_lock_was_removed_commits_nothing() {
+    let bench = Bench::new();
+    bench.write("file", "content");
+    let repository = bench.repository.clone();
+    let hook = move |moment: Moment, _: &Path| {
+        if moment == Moment::Opened {
+            assert_eq!(repository.unlock(crate::Unlock::Stale).unwrap(), []);
+            assert_eq!(repository.unlock(crate::Unlock::All).unwrap().len(), 1);
+        }
+    };
+    let result = bench.repository.back_up_hooked(&bench.what(), Arc::new(Silent), Some(Arc::new(hook)));
+    let err = result.unwrap_err();
+    assert!(matches!(&err, BackUpError::Repository { fault: Fault::Locked { is_stale: false, .. }, .. }), "{err}");
+    assert_eq!(err.retry(), Retry::Later);
+    assert_eq!(bench.repository.snapshots().unwrap(), []);
+    assert_eq!(bench.repository.locks().unwrap(), []);
+}
+
 /// Asks to stop once some bytes are done.
 #[derive(Default)]
 struct Stopping(AtomicU64);
