@@ -41,6 +41,16 @@ pub enum ChangeDetection {
     ReadEverything,
 }
 
+/// What becomes of a backup when something of the volume cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum OnReadError {
+    /// There is no snapshot.
+    #[default]
+    Fail,
+    /// The snapshot is committed without it, and the report names it. A root folder that cannot be read still fails.
+    Skip,
+}
+
 /// What to back up, and how to label it.
 #[derive(Debug, Clone)]
 pub struct BackUp {
@@ -59,6 +69,8 @@ pub struct BackUp {
     pub time: Timestamp,
     /// How unchanged files are recognised.
     pub change_detection: ChangeDetection,
+    /// What becomes of it when something cannot be read.
+    pub on_read_error: OnReadError,
 }
 
 /// What a backup did.
@@ -80,6 +92,10 @@ pub struct BackUpReport {
     pub read_bytes: u64,
     /// Bytes that were written to the repository, compressed and encrypted, with indexes and the snapshot.
     pub added_bytes: u64,
+    /// Some of what could not be read and is missing; always empty with [`OnReadError::Fail`].
+    pub unreadable: Vec<Unreadable>,
+    /// How much could not be read.
+    pub unreadable_count: u64,
 }
 
 /// Why there is no snapshot after a backup. Data that was uploaded stays, unused, until a prune.
@@ -200,6 +216,7 @@ impl Repository {
         }
         let file = snapshot_draft(what, tree, parent.as_ref(), &run, begin).map_err(failed)?;
         let (snapshot, snapshot_bytes) = self.commit(&file, &what.key, &lock)?;
+        let (unreadable, unreadable_count) = run.ledger.unreadable();
         Ok(BackUpReport {
             snapshot,
             parent: parent.map(|parent| parent.snapshot.id),
@@ -209,6 +226,8 @@ impl Repository {
             total_bytes: run.ledger.bytes(),
             read_bytes: run.ledger.read_bytes(),
             added_bytes: run.stored_bytes() + snapshot_bytes,
+            unreadable,
+            unreadable_count,
         })
     }
 
@@ -243,14 +262,18 @@ impl Repository {
         }
     }
 
-    /// Passes only a backup of which nothing is missing.
+    /// Passes only a backup of which nothing is missing but what the caller lets be missing.
     fn complete(&self, copied: Result<Option<Id>, Fault>, run: &Run, what: &BackUp) -> Result<Id, BackUpError> {
         if run.is_stopped() {
             return Err(BackUpError::Stopped);
         }
         let tree = copied.map_err(|fault| self.back_up_error(fault))?;
         let (files, count) = run.ledger.unreadable();
-        if count > 0 {
+        let is_allowed = match what.on_read_error {
+            OnReadError::Fail => false,
+            OnReadError::Skip => tree.is_some(),
+        };
+        if count > 0 && !is_allowed {
             return Err(BackUpError::Unreadable { files, count });
         }
         // Each entry stands in one tree; besides what was seen, so do the folders that the snapshot's path names.

@@ -31,7 +31,7 @@ mod storage;
 mod tree;
 mod verify;
 
-pub use back_up::{BackUp, BackUpError, BackUpReport, ChangeDetection, Unreadable};
+pub use back_up::{BackUp, BackUpError, BackUpReport, ChangeDetection, OnReadError, Unreadable};
 pub use check::{CheckError, CheckReport};
 pub use fault::Fault;
 pub use labels::{Host, Key, LabelError, Snapshot, SnapshotId, SourcePath, Tag};
@@ -40,7 +40,7 @@ pub use lock::{LockInfo, Unlock};
 pub use open::{OpenError, Probed, probe};
 pub use progress::{Progress, Silent, Step};
 pub use repository::{Repository, RepositoryError};
-pub use restore::{RestoreError, RestoreFailure, RestoreReport};
+pub use restore::{FileReport, RestoreError, RestoreFailure, RestoreReport};
 pub use retry::Retry;
 pub use secret::{Password, PasswordError};
 pub use storage::{Cause, CauseKind, StorageError};

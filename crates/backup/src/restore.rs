@@ -8,7 +8,10 @@
 
 mod compare;
 mod content;
+mod file;
 mod write;
+
+pub use file::FileReport;
 
 use crate::backend::lock;
 use crate::fault::Fault;

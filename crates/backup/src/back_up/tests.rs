@@ -41,6 +41,7 @@ impl Bench {
             tags: Vec::new(),
             time: Timestamp::now(),
             change_detection: ChangeDetection::ChangeTime,
+            on_read_error: OnReadError::Fail,
         }
     }
 
@@ -176,6 +177,26 @@ fn a_write_that_failed_is_the_end() {
         assert_eq!(bench.repository.snapshots().unwrap(), []);
         bench.repository.back_up(&bench.what(), Arc::new(Silent)).unwrap();
     }
+}
+
+#[test]
+fn a_file_that_changes_can_be_skipped_and_is_named() {
+    let bench = Bench::new();
+    bench.write("file", "before");
+    bench.write("inner/other", "fine");
+    let volume = bench.volume();
+    let hook = move |moment: Moment, path: &Path| {
+        if (moment, path) == (Moment::Opened, Path::new("file")) {
+            std::fs::write(volume.join("file"), "after!").unwrap();
+        }
+    };
+    let mut what = bench.what();
+    what.on_read_error = OnReadError::Skip;
+    let report = bench.repository.back_up_hooked(&what, Arc::new(Silent), Some(Arc::new(hook))).unwrap();
+    assert_eq!((names(&report.unreadable), report.unreadable_count), (vec!["file"], 1));
+    assert_eq!((report.files, report.total_bytes), (1, 4));
+    let found = bench.repository.snapshot(report.snapshot.as_str()).unwrap();
+    assert_eq!(bench.repository.size_of(&found.id).unwrap().files, 1);
 }
 
 /// A defect of ours is an error, and leaves nobody waiting.

@@ -47,6 +47,12 @@ impl Ledger {
         add(&self.bytes, bytes);
     }
 
+    /// Takes a file out of the count that could not be read to its end.
+    pub(super) fn uncount_file(&self, bytes: u64) {
+        self.files.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
     pub(super) fn count_read(&self, bytes: u64) {
         add(&self.read_bytes, bytes);
     }
@@ -56,7 +62,7 @@ impl Ledger {
         (lock(&self.unreadable).clone(), get(&self.unreadable_count))
     }
 
-    /// How many files (all that is not a folder) were seen.
+    /// How many files (all that is not a folder) were seen and could be read.
     pub(crate) fn files(&self) -> u64 {
         get(&self.files)
     }
@@ -66,7 +72,7 @@ impl Ledger {
         get(&self.folders)
     }
 
-    /// Bytes of all files.
+    /// Bytes of these files.
     pub(crate) fn bytes(&self) -> u64 {
         get(&self.bytes)
     }

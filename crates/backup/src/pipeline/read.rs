@@ -67,7 +67,9 @@ impl Reading {
         if self.open.fetch_sub(1, Ordering::AcqRel) > 1 {
             return;
         }
-        if !self.failed.load(Ordering::Relaxed) {
+        if self.failed.load(Ordering::Relaxed) {
+            run.ledger.uncount_file(lock(&self.node).meta.size);
+        } else {
             let mut node = std::mem::take(&mut *lock(&self.node));
             node.content = Some(std::mem::take(&mut *lock(&self.ids)).into_iter().map(DataId::from).collect());
             if let Err(fault) = self.branch.set(self.slot, &node) {

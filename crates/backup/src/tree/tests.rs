@@ -1,8 +1,8 @@
 //! A repository whose every file is sound, but whose index sends readers to the wrong content.
 
 use crate::{
-    BackUp, ChangeDetection, Host, Key, Location, Password, Repository, RepositoryPath, RestoreError, Silent,
-    SourcePath, VerifyDepth, VerifyError,
+    BackUp, ChangeDetection, Host, Key, Location, OnReadError, Password, Repository, RepositoryPath, RestoreError,
+    Silent, SourcePath, VerifyDepth, VerifyError,
 };
 use rustic_core::repofile::{BlobType, IndexFile, IndexId};
 use std::path::Path;
@@ -43,6 +43,7 @@ fn content_that_does_not_hash_to_its_id_is_never_taken() {
         tags: Vec::new(),
         time: jiff::Timestamp::now(),
         change_detection: ChangeDetection::default(),
+        on_read_error: OnReadError::Fail,
     };
     let snapshot = repository.back_up(&what, Arc::new(Silent)).unwrap().snapshot;
     cross_the_index(&repository, &folder.path().join("storage/r"));
