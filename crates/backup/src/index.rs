@@ -70,7 +70,7 @@ impl Place {
         u64::from(self.offset) + u64::from(self.length)
     }
 
-    fn raw_length(&self) -> Option<usize> {
+    pub(crate) fn raw_length(&self) -> Option<usize> {
         (self.raw_length > 0).then_some(self.raw_length as usize)
     }
 }
@@ -87,7 +87,7 @@ pub(crate) struct Indexed {
 impl Indexed {
     /// Reads all index files.
     pub(crate) fn load(storage: &Storage, seal: &Seal) -> Result<Self, Fault> {
-        Self::load_where(storage, seal, |_| true)
+        Self::load_where(storage, seal, |_| true, Err)
     }
 
     /// Reads all index files, and leaves packs out that are not there, or are shorter than what the index looks for in
@@ -106,10 +106,33 @@ impl Indexed {
             }
             whole
         };
-        Self::load_where(storage, seal, is_whole)
+        Self::load_where(storage, seal, is_whole, Err)
     }
 
-    fn load_where(storage: &Storage, seal: &Seal, wanted: impl Fn(&IndexedPack) -> bool) -> Result<Self, Fault> {
+    /// Reads all index files that are whole, and tells of the others.
+    pub(crate) fn load_what_is_whole(
+        storage: &Storage,
+        seal: &Seal,
+        mut damaged: impl FnMut(String),
+    ) -> Result<Self, Fault> {
+        let note = |fault| match fault {
+            Fault::Damaged { what } => {
+                damaged(what);
+                Ok(())
+            }
+            fault @ (Fault::Storage(_) | Fault::Locked { .. } | Fault::System { .. } | Fault::Panicked { .. }) => {
+                Err(fault)
+            }
+        };
+        Self::load_where(storage, seal, |_| true, note)
+    }
+
+    fn load_where(
+        storage: &Storage,
+        seal: &Seal,
+        wanted: impl Fn(&IndexedPack) -> bool,
+        mut on_fault: impl FnMut(Fault) -> Result<(), Fault>,
+    ) -> Result<Self, Fault> {
         let mut indexed = Self {
             storage: storage.clone(),
             seal: seal.clone(),
@@ -118,8 +141,10 @@ impl Indexed {
             trees: Vec::new(),
         };
         for (id, _) in list_ids(storage, FileType::Index)? {
-            let file: IndexFile = read_file(storage, seal, FileType::Index, &id)?;
-            file.packs.into_iter().filter(&wanted).for_each(|pack| indexed.add(pack));
+            match read_file::<IndexFile>(storage, seal, FileType::Index, &id) {
+                Ok(file) => file.packs.into_iter().filter(&wanted).for_each(|pack| indexed.add(pack)),
+                Err(fault) => on_fault(fault)?,
+            }
         }
         for list in [&mut indexed.data, &mut indexed.trees] {
             list.sort_unstable_by_key(|(id, _)| *id);
@@ -164,6 +189,17 @@ impl Indexed {
         self.packs.get(place.pack as usize).copied().unwrap_or_default()
     }
 
+    /// What lies in each pack.
+    pub(crate) fn by_pack(&self) -> HashMap<Id, Vec<(BlobType, Id, Place)>> {
+        let mut packs: HashMap<Id, Vec<_>> = HashMap::new();
+        for kind in [BlobType::Data, BlobType::Tree] {
+            for (id, place) in self.list(kind) {
+                packs.entry(self.pack(place)).or_default().push((kind, *id, *place));
+            }
+        }
+        packs
+    }
+
     /// Reads a blob, and checks that it is what its id says.
     pub(crate) fn read(&self, kind: BlobType, id: &Id) -> Result<Vec<u8>, Fault> {
         let hex = id.to_hex();
@@ -191,6 +227,9 @@ fn read_file<T: for<'a> Deserialize<'a>>(storage: &Storage, seal: &Seal, tpe: Fi
     let name = file_name(tpe, id);
     let stored = storage.read(&name)?;
     let damaged = |what: &str| Fault::damaged(format!("{}/{name}: {what}", storage.shown()));
+    if Id::new(hash(&stored)) != *id {
+        return Err(damaged("its content is not what its name says"));
+    }
     let json = seal.decode_file(&stored).map_err(|what| damaged(&what))?;
     serde_json::from_slice(&json).map_err(|err| damaged(&err.to_string()))
 }

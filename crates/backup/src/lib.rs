@@ -32,7 +32,7 @@ mod tree;
 mod verify;
 
 pub use back_up::{BackUp, BackUpError, BackUpReport, ChangeDetection, OnReadError, Unreadable};
-pub use check::{CheckError, CheckReport};
+pub use check::{CheckError, CheckReport, Damage, ReadData};
 pub use fault::Fault;
 pub use labels::{Host, Key, LabelError, Snapshot, SnapshotId, SourcePath, Tag};
 pub use location::{Location, PathError, RepositoryPath};

@@ -382,12 +382,12 @@ fn read_part_of(path: &Path, offset: u64, length: u64) -> io::Result<Vec<u8>> {
     use std::os::unix::fs::FileExt;
     let file = std::fs::File::open(path)?;
     let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
-    file.read_exact_at(&mut bytes, offset).map_err(|err| match err.kind() {
-        io::ErrorKind::UnexpectedEof => {
-            let there = file.metadata().map_or(0, |stat| stat.len().saturating_sub(offset));
-            cut_off(there, offset, length)
+    file.read_exact_at(&mut bytes, offset).map_err(|err| {
+        if err.kind() != io::ErrorKind::UnexpectedEof {
+            return err;
         }
-        _ => err,
+        let there = file.metadata().map_or(0, |stat| stat.len().saturating_sub(offset));
+        cut_off(there, offset, length)
     })?;
     Ok(bytes)
 }

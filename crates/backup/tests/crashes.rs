@@ -4,7 +4,7 @@
 
 mod support;
 
-use lvault_backup::{BackUpError, Key, Location, Repository, RestoreError, Silent, VerifyDepth};
+use lvault_backup::{BackUpError, Key, Location, ReadData, Repository, RestoreError, Silent, VerifyDepth};
 use std::sync::Arc;
 use std::time::Duration;
 use support::{Bench, Mount, PASSWORD, PATH, command, inventory, is_root, noise, password, path, write};
@@ -94,7 +94,7 @@ fn a_killed_backup_leaves_no_snapshot_or_the_whole_one() {
     let snapshots = repository.snapshots().unwrap();
     assert_eq!(snapshots.len(), 1);
     repository.verify(&snapshots[0].id, VerifyDepth::Data, &Silent).unwrap();
-    assert!(repository.check(true).unwrap().is_clean());
+    assert!(repository.check(ReadData::Everything, &Silent).unwrap().is_clean());
     assert_eq!(repository.locks().unwrap(), [], "the dead ones' locks were left");
     bench.assert_restic_is_content();
 }

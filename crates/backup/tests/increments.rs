@@ -4,7 +4,9 @@
 
 mod support;
 
-use lvault_backup::{BackUpError, ChangeDetection, Host, Key, RepositoryError, Retry, Silent, Tag, VerifyDepth};
+use lvault_backup::{
+    BackUpError, ChangeDetection, Host, Key, ReadData, RepositoryError, Retry, Silent, Tag, VerifyDepth,
+};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use support::{Bench, inventory, noise, restic, set_time, write};
@@ -162,7 +164,7 @@ fn restic_and_we_work_in_one_repository() {
     let next = bench.back_up(&repository, "c", 1).unwrap();
     assert_eq!((next.parent.as_ref(), next.read_bytes), (Some(&ours.snapshot), 200_000));
     repository.verify(&next.snapshot, VerifyDepth::Data, &Silent).unwrap();
-    assert!(repository.check(true).unwrap().is_clean());
+    assert!(repository.check(ReadData::Everything, &Silent).unwrap().is_clean());
     bench.assert_restic_is_content();
 }
 

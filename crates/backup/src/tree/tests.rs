@@ -1,5 +1,6 @@
 //! A repository whose every file is sound, but whose index sends readers to the wrong content.
 
+use crate::seal::hash;
 use crate::{
     BackUp, ChangeDetection, Host, Key, Location, OnReadError, Password, Repository, RepositoryPath, RestoreError,
     Silent, SourcePath, VerifyDepth, VerifyError,
@@ -20,7 +21,9 @@ fn cross_the_index(repository: &Repository, folder: &Path) {
     let (first, second) = (pack.blobs[0].id, pack.blobs[1].id);
     (pack.blobs[0].id, pack.blobs[1].id) = (second, first);
     let sealed = repository.seal().seal(&serde_json::to_vec(&index).unwrap()).unwrap();
-    std::fs::write(folder.join("index").join(name), sealed).unwrap();
+    std::fs::remove_file(folder.join("index").join(name)).unwrap();
+    let name = rustic_core::Id::new(hash(&sealed)).to_hex();
+    std::fs::write(folder.join("index").join(name.as_str()), sealed).unwrap();
 }
 
 #[test]
