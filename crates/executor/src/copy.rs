@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use lvault_api::task::{MountedFolder, Task, Work};
 use lvault_api::{Progress as Written, SnapshotBackupStorageSpec};
 use lvault_backup::{
-    BackUp, BackUpError, CauseKind, ChangeDetection, Host, Key, Location, OpenError, Password, Progress, Repository,
-    RepositoryPath, RestoreError, Retry, Snapshot, SourcePath, Step, VerifyDepth,
+    BackUp, BackUpError, CauseKind, ChangeDetection, Host, Key, Location, OnReadError, OpenError, Password, Progress,
+    Repository, RepositoryPath, RestoreError, Retry, Snapshot, SourcePath, Step, VerifyDepth,
 };
 use lvault_core::Bytes;
 
@@ -83,6 +83,7 @@ pub fn copy_work(task: &Task, meter: &Arc<Meter>, may_commit: &MayCommit) -> Res
                     true => ChangeDetection::ModificationTime,
                     false => ChangeDetection::ChangeTime,
                 },
+                on_read_error: OnReadError::Fail,
             };
             let progress = Arc::new(Watched { meter: Arc::clone(meter), may_commit: Arc::clone(may_commit) });
             retrying(meter, || place.back_up(&back_up, folder, &progress))

@@ -24,6 +24,7 @@ pub use task::{TaskError, read_task};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 
 /// Runs the task that stands on standard input: the whole life of an executor process.
@@ -43,6 +44,10 @@ pub fn main() -> ExitCode {
         }
     };
     let ended = runtime.block_on(async {
+        // `restic unlock` asks by this signal whether the holder of a lock lives; it would end a process that ignores it not.
+        if let Err(problem) = signal(SignalKind::hangup()) {
+            error!("cannot ignore SIGHUP, so `restic unlock` on this host would end this executor: {problem}");
+        }
         let connection = Connection::open(task.api.clone()).await?;
         Ok::<Exit, ConnectionError>(run(task, connection, Arc::new(Repositories), Settings::of_a_process()).await)
     });
