@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+use crate::mutation::Planted;
 use crate::scenario::Scenario;
 use crate::world::World;
 use crate::world::points::{Fault, Plan};
@@ -38,6 +39,8 @@ pub struct Disturbance {
     pub plan: Plan,
     /// This watch event meets this.
     pub stale: Option<(u64, Staleness)>,
+    /// This defect is planted.
+    pub planted: Option<Planted>,
     /// Lists are answered as they were answered first, from this point on; the agent is started again there.
     pub old_lists: bool,
 }
@@ -61,9 +64,10 @@ pub fn tell(scenario: &Scenario, disturbance: Disturbance) -> Outcome {
             Ok(world) => world,
             Err(error) => return Outcome::failed(error),
         };
-        let Disturbance { plan, stale, old_lists } = disturbance;
+        let Disturbance { plan, stale, planted, old_lists } = disturbance;
         world.shared.with(|inner| {
             inner.points.plan = plan;
+            inner.planted = planted;
             inner.events.at.extend(stale);
         });
         let mut end = (scenario.tell)(&world).await;

@@ -10,6 +10,8 @@ use lvault_engines::{
     Access, Capabilities, Capacity, Change, EngineError, NewSnapshot, NewVolume, Recovered, VolumeEngine, VolumeInfo,
 };
 
+use crate::mutation::Planted;
+
 use super::points::{Fault, Life};
 use super::{Inner, Shared};
 
@@ -132,8 +134,9 @@ impl VolumeEngine for FakeEngine {
                 let available = Bytes(1 << 39);
                 return Err(EngineError::NoSpace { id: new.id.clone(), asked: new.size, available });
             }
+            let half = inner.planted == Some(Planted::HalfSize);
             let volume = FakeVolume {
-                size: new.size,
+                size: if half { Bytes(new.size.0 / 2) } else { new.size },
                 access: Access::ReadWrite,
                 origin: None,
                 attached: false,
@@ -157,7 +160,13 @@ impl VolumeEngine for FakeEngine {
                 attached: false,
                 ..source.clone()
             };
-            inner.cuts.insert(new.id.clone(), volume.content);
+            // The first cut is the moment that every attempt copies.
+            inner.cuts.entry(new.id.clone()).or_insert(source.content);
+            if inner.planted == Some(Planted::CutChangesSource)
+                && let Some(source) = inner.volumes.get_mut(&new.source)
+            {
+                source.content += 100;
+            }
             inner.volumes.insert(new.id.clone(), volume);
             Ok(Change::Changed)
         })
@@ -180,7 +189,7 @@ impl VolumeEngine for FakeEngine {
     fn ensure_attached(&self, id: &VolumeId) -> Result<PathBuf, EngineError> {
         self.call("ensure_attached", |inner| {
             let volume = inner.volumes.get_mut(id).ok_or_else(|| missing(id))?;
-            volume.attached = true;
+            volume.attached = inner.planted != Some(Planted::NothingMounted);
             Ok(PathBuf::from("/"))
         })
     }
@@ -189,7 +198,8 @@ impl VolumeEngine for FakeEngine {
         self.call("ensure_detached", |inner| {
             inner.check_idle(id, "unmounted");
             let Some(volume) = inner.volumes.get_mut(id) else { return Ok(Change::Unchanged) };
-            let was = std::mem::replace(&mut volume.attached, false);
+            let stays = volume.attached && inner.planted == Some(Planted::UnmountDoesNothing);
+            let was = std::mem::replace(&mut volume.attached, stays);
             Ok(if was { Change::Changed } else { Change::Unchanged })
         })
     }
@@ -201,7 +211,15 @@ impl VolumeEngine for FakeEngine {
                 return Err(EngineError::Attached { id: id.clone(), at: "/".to_owned() });
             }
             inner.check_removal(id);
+            if inner.planted == Some(Planted::RemovesNothing) {
+                return Ok(Change::Changed);
+            }
             let was = inner.volumes.remove(id);
+            if let (Some(Planted::RemovesSource), Some(source)) =
+                (inner.planted, was.as_ref().and_then(|volume| volume.origin.clone()))
+            {
+                inner.volumes.remove(&source);
+            }
             Ok(if was.is_some() { Change::Changed } else { Change::Unchanged })
         })
     }

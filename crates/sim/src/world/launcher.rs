@@ -14,6 +14,8 @@ use lvault_core::{Executor, Job, Life as Alive, VolumeId};
 use lvault_executor::{Connection, Exit, Settings, run};
 use lvault_node::{Change, LaunchError, Launcher, Wake};
 
+use crate::mutation::Planted;
+
 use super::points::{Fault, Life};
 use super::repository::FakeRepository;
 use super::{Inner, Shared, clock, wire};
@@ -127,8 +129,12 @@ fn said(exit: &Exit) -> String {
 impl Launcher for FakeLauncher {
     fn observe(&self, id: &VolumeId) -> Result<Option<Executor>, LaunchError> {
         self.call("observe", |inner| {
+            if inner.planted == Some(Planted::LauncherForgets) {
+                return Ok(None);
+            }
+            let outlives = inner.planted == Some(Planted::LockOutlives);
             Ok(inner.folders.get(id).map(|folder| {
-                let life = if folder.process.is_some() { Alive::Alive } else { Alive::Ended };
+                let life = if folder.process.is_some() || outlives { Alive::Alive } else { Alive::Ended };
                 Executor { job: folder.job, life }
             }))
         })
@@ -136,6 +142,11 @@ impl Launcher for FakeLauncher {
 
     fn ensure_launched(&self, id: &VolumeId, job: Job, task: &Task) -> Result<Change, LaunchError> {
         self.call("ensure_launched", |inner| match inner.folders.get(id) {
+            Some(_) if inner.planted == Some(Planted::LauncherForgets) => {
+                inner.check_idle(id, "given to another executor");
+                self.start(inner, id, job, task.clone());
+                Ok(Change::Changed)
+            }
             Some(folder) if folder.job == job => Ok(Change::Unchanged),
             Some(_) => Err(LaunchError::Occupied(id.clone())),
             None => {

@@ -120,6 +120,11 @@ impl Inner {
             }
             broken.extend(self.facts(&id, known).map(|what| format!("{what} ({name})")));
         }
+        for (id, content) in &self.written {
+            if self.volumes.get(id).is_some_and(|volume| volume.content != *content) {
+                broken.push(format!("I6: volume {id} holds what no user has written"));
+            }
+        }
         for commits in self.repositories.values() {
             for (index, commit) in commits.iter().enumerate() {
                 let twin = |other: &&super::Commit| other.uid == commit.uid && other.attempt == commit.attempt;
@@ -165,6 +170,13 @@ impl Inner {
             }
         }
         let transfer = transfer(object)?;
+        if let (Some(restore), true) = (&object.spec.restore, status.volume_id.is_some()) {
+            let commits = self.repositories.values().flatten();
+            let from = commits.filter(|commit| commit.id.starts_with(&restore.snapshot_id)).map(|commit| commit.content);
+            if from.last().is_some_and(|content| volume.is_some_and(|volume| volume.content != content)) {
+                return Some("I8: a restored volume holds other data than its snapshot".to_owned());
+            }
+        }
         match transfer.phase {
             Phase::Pending | Phase::Running | Phase::Failed => {
                 transfer.snapshot_id.as_ref().map(|_| "I4: something is reported without a success".to_owned())

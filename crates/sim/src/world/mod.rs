@@ -16,6 +16,7 @@ pub mod repository;
 pub mod users;
 pub mod wire;
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -24,11 +25,12 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use kube::Client;
 use lvault_apiserver::Identifiers;
-use lvault_apiserver::{ApiServer, Config};
+use lvault_apiserver::{ApiServer, Config, OpenError};
 use lvault_controller::{Finding, StorageCheck, Target};
 use lvault_core::VolumeId;
 use lvault_node::{Agent, AgentConfig, Wake};
 
+use crate::mutation::Planted;
 use engine::{FakeEngine, FakeVolume};
 use launcher::{FakeLauncher, Folder};
 use laws::Laws;
@@ -81,6 +83,10 @@ pub struct Inner {
     pub laws: Laws,
     /// Requests take up to this much longer.
     pub jitter: Option<Random>,
+    /// A defect of this world.
+    pub planted: Option<Planted>,
+    /// What each volume of a user has to hold: only users write to it.
+    pub written: BTreeMap<VolumeId, u64>,
     /// How many agents were started.
     pub agents: u64,
 }
@@ -146,12 +152,7 @@ impl World {
     /// What the API server says when it cannot be opened.
     pub async fn new(seed: u64) -> Result<World, String> {
         clock::start();
-        let config = Config {
-            clock: Arc::new(clock::now),
-            identifiers: Identifiers::Seeded(seed),
-            ..Config::in_memory(lvault_api::crds::all())
-        };
-        let server = ApiServer::open(config).await.map_err(|error| format!("the API cannot be opened: {error}"))?;
+        let server = api(seed).await.map_err(|error| format!("the API cannot be opened: {error}"))?;
         let shared = Shared::new();
         let client = wire::plain_client(&server, &shared);
         let world = World { shared, server, client };
@@ -246,6 +247,26 @@ impl World {
                 .collect();
             format!("{objects:?} {:?} {:?}", inner.volumes, inner.folders.keys())
         })
+    }
+}
+
+thread_local! {
+    /// The server whose kinds all worlds of this thread share.
+    static FIRST: OnceCell<ApiServer> = const { OnceCell::new() };
+}
+
+/// An empty API.
+async fn api(seed: u64) -> Result<ApiServer, OpenError> {
+    let clock: lvault_apiserver::Clock = Arc::new(clock::now);
+    let identifiers = Identifiers::Seeded(seed);
+    match FIRST.with(|first| first.get().cloned()) {
+        Some(first) => first.open_another(Config { clock, identifiers, ..Config::in_memory(Vec::new()) }).await,
+        None => {
+            let crds = lvault_api::crds::all();
+            let first = ApiServer::open(Config { clock: Arc::clone(&clock), ..Config::in_memory(crds) }).await?;
+            FIRST.with(|kept| drop(kept.set(first.clone())));
+            first.open_another(Config { clock, identifiers, ..Config::in_memory(Vec::new()) }).await
+        }
     }
 }
 

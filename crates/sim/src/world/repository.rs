@@ -9,6 +9,8 @@ use lvault_core::VolumeId;
 use lvault_executor::{CommitGate, Copied, CopyError, Meter, Worker};
 use tokio::sync::oneshot;
 
+use crate::mutation::Planted;
+
 use super::points::{Fault, Life};
 use super::{Inner, Shared};
 
@@ -135,7 +137,10 @@ impl FakeRepository {
         gate: &CommitGate,
     ) -> Result<Result<Copied, CopyError>, Passing> {
         let mine = |commit: &&Commit| commit.uid == task.uid && commit.attempt == attempt;
-        let find = |inner: &mut Inner| inner.repository(&task.path).iter().find(mine).cloned();
+        let find = |inner: &mut Inner| match inner.planted {
+            Some(Planted::NoLook) => None,
+            Some(_) | None => inner.repository(&task.path).iter().find(mine).cloned(),
+        };
         if let Some(found) = self.operation("find", find).await? {
             return self.verify(task, found.id, meter).await;
         }
@@ -149,6 +154,9 @@ impl FakeRepository {
             let read = |inner: &mut Inner| {
                 if part == 0 && inner.broken_copies > 0 {
                     inner.broken_copies -= 1;
+                    if inner.planted == Some(Planted::UnreadableIsSkipped) {
+                        return Ok(u64::MAX);
+                    }
                     return Err(final_error("UnreadableFiles", "injected: a file cannot be read"));
                 }
                 let volume = inner.volumes.get(&id).filter(|volume| volume.attached && mounted);
@@ -157,7 +165,8 @@ impl FakeRepository {
                     .ok_or_else(|| final_error("NotMounted", "the volume is not mounted on its node"))
             };
             match self.operation("read", read).await? {
-                Ok(read) => content = Some(read),
+                // What could not be read in one part is not in the whole.
+                Ok(read) => content = Some(content.map_or(read, |before: u64| before.max(read))),
                 Err(error) => return Ok(Err(error)),
             }
             meter.bytes(1);
@@ -172,12 +181,14 @@ impl FakeRepository {
             return Ok(Err(final_error("Stopped", "the claim is gone")));
         }
         let commit = |inner: &mut Inner| {
-            if let Some(found) = inner.repository(&task.path).iter().find(mine) {
+            let looks = inner.planted != Some(Planted::NoLook);
+            if let Some(found) = inner.repository(&task.path).iter().find(mine).filter(|_| looks) {
                 return found.id.clone();
             }
             inner.commits += 1;
             let id = format!("{:016x}", inner.commits);
-            let (uid, content) = (task.uid.clone(), content.unwrap_or_default());
+            let garbage = if inner.planted == Some(Planted::CommitsGarbage) { 1 } else { 0 };
+            let (uid, content) = (task.uid.clone(), content.unwrap_or_default() ^ garbage);
             let made = Commit { id: id.clone(), uid, attempt, content, verified: false };
             inner.repository(&task.path).push(made);
             id
@@ -189,11 +200,15 @@ impl FakeRepository {
     async fn verify(&self, task: &Task, id: String, meter: &Meter) -> Result<Result<Copied, CopyError>, Passing> {
         meter.step(Step::Verifying);
         let read = |inner: &mut Inner| {
+            if inner.planted == Some(Planted::NotReadBack) {
+                return Some(());
+            }
             let commit = inner.repository(&task.path).iter_mut().find(|commit| commit.id == id)?;
             commit.verified = true;
             Some(())
         };
         Ok(match self.operation("verify", read).await? {
+            Some(()) if self.shared.with(|inner| inner.planted == Some(Planted::EmptyId)) => Ok(Copied::default()),
             Some(()) => Ok(Copied { snapshot: id, message: "copied".to_owned(), ..Copied::default() }),
             None => Err(final_error("VerificationFailed", "the commit is not there")),
         })
@@ -222,10 +237,16 @@ impl FakeRepository {
                     inner.broken_copies -= 1;
                     return false;
                 }
-                let Some(volume) = inner.volumes.get_mut(&id).filter(|volume| volume.attached && mounted) else {
+                let another = inner.volumes.keys().find(|other| **other != id).cloned();
+                let target = match inner.planted {
+                    Some(Planted::FillsAnother) => another.unwrap_or_else(|| id.clone()),
+                    Some(_) | None => id.clone(),
+                };
+                let incomplete = inner.planted == Some(Planted::RestoreIncomplete) && part + 1 == PARTS;
+                let Some(volume) = inner.volumes.get_mut(&target).filter(|volume| volume.attached && mounted) else {
                     return false;
                 };
-                volume.partial = part + 1 < PARTS;
+                volume.partial = part + 1 < PARTS || incomplete;
                 volume.content = if volume.partial { u64::MAX } else { found.content };
                 true
             };
@@ -243,9 +264,14 @@ impl FakeRepository {
 
     async fn forget(&self, task: &Task) -> Result<Result<Copied, CopyError>, Passing> {
         let remove = |inner: &mut Inner| {
+            let planted = inner.planted;
             let repository = inner.repository(&task.path);
             let before = repository.len();
-            repository.retain(|commit| commit.uid != task.uid);
+            match planted {
+                Some(Planted::ForgetsNothing) => {}
+                Some(Planted::ForgetsAll) => repository.clear(),
+                Some(_) | None => repository.retain(|commit| commit.uid != task.uid),
+            }
             before - repository.len()
         };
         let removed = self.operation("forget", remove).await?;

@@ -136,11 +136,14 @@ impl World {
     /// An application writes to a volume.
     pub fn write_data(&self, uid: &str) {
         self.shared.with(|inner| {
-            if let Some(volume) = VolumeId::parse(uid).ok().and_then(|id| inner.volumes.get_mut(&id))
+            if let Ok(id) = VolumeId::parse(uid)
+                && let Some(volume) = inner.volumes.get_mut(&id)
                 && volume.origin.is_none()
                 && !volume.partial
             {
                 volume.content += 1;
+                let content = volume.content;
+                inner.written.insert(id, content);
             }
         });
     }

@@ -20,7 +20,8 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::points::{Fault, Life};
-use super::{Inner, Shared};
+use super::{Inner, NODE, Shared};
+use crate::mutation::Planted;
 
 /// How long a lost answer is waited for: the clients' own limit.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -150,6 +151,16 @@ async fn carry_out(
 ) -> Result<Response<Answer>, Failure> {
     let is_write = request.method() != Method::GET;
     let is_volume = request.uri().path().contains("/logicalvolumes");
+    let planted = shared.with(|inner| inner.planted);
+    let request = match planted {
+        Some(Planted::FinalizerSwallowed | Planted::PhaseBack | Planted::FailureReports) if is_write && is_volume => {
+            match mutated(request, actor, planted).await? {
+                Ok(request) => request,
+                Err(object) => return Ok(Response::new(boxed(Full::new(Bytes::from(object.to_string()))))),
+            }
+        }
+        Some(_) | None => request,
+    };
     let answer = server.service().oneshot(request).await.unwrap_or_else(|never: Infallible| match never {});
     let answer = answer.map(boxed);
     if !is_write || !is_volume || !answer.status().is_success() {
@@ -161,6 +172,35 @@ async fn carry_out(
         shared.with(|inner: &mut Inner| inner.written(actor, &object));
     }
     Ok(Response::from_parts(head, boxed(Full::new(bytes))))
+}
+
+/// What a planted defect makes of a write: another one, or an answer without one.
+async fn mutated(
+    request: Request<Body>,
+    actor: &str,
+    planted: Option<Planted>,
+) -> Result<Result<Request<Body>, Value>, Failure> {
+    let (head, body) = request.into_parts();
+    let bytes = body.collect().await?.to_bytes();
+    let mut patch: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    let adds = patch.pointer("/metadata/finalizers").and_then(Value::as_array).is_some_and(|all| !all.is_empty());
+    if planted == Some(Planted::FinalizerSwallowed) && adds {
+        let name = head.uri.path().rsplit('/').next().unwrap_or_default().to_owned();
+        let mut answer = patch.clone();
+        answer["metadata"]["name"] = json!(name);
+        answer["spec"] = json!({"name": name, "nodeName": NODE, "size": "10Mi"});
+        return Ok(Err(answer));
+    }
+    let failed = patch.pointer("/status/onlineSnapshot/phase") == Some(&json!("Failed"));
+    if planted == Some(Planted::FailureReports) && failed {
+        patch["status"]["onlineSnapshot"]["snapshotID"] = json!("0123456789abcdef");
+    }
+    let of_agent = actor.starts_with("agent") && patch.get("status").is_some();
+    if planted == Some(Planted::PhaseBack) && of_agent {
+        patch["status"]["onlineSnapshot"]["phase"] = json!("Pending");
+    }
+    let bytes = if patch.is_null() { bytes } else { Bytes::from(patch.to_string()) };
+    Ok(Ok(Request::from_parts(head, Body::from(bytes.to_vec()))))
 }
 
 fn boxed<B>(body: B) -> Answer
