@@ -130,9 +130,8 @@ fn sweeps(story: &str, stale: bool) -> Result<(), String> {
     let (mut points, mut runs, began) = (0, 0, Instant::now());
     for scenario in &scenarios {
         let parts: Vec<u64> = if stale { vec![0] } else { (0..PARTS).collect() };
-        let swept = on_all(&parts, |part| {
-            if stale { sweep::stale(scenario) } else { sweep::sweep(scenario, *part, PARTS) }
-        });
+        let swept =
+            on_all(&parts, |part| if stale { sweep::stale(scenario) } else { sweep::sweep(scenario, *part, PARTS) });
         let of_story: u64 = swept.iter().map(|swept: &Swept| swept.points).max().unwrap_or(0);
         let its_runs: u64 = swept.iter().map(|swept| swept.runs).sum();
         if let Some((problem, log)) = swept.iter().flat_map(|swept| &swept.wrong).next() {
@@ -197,7 +196,10 @@ fn replay(seed: u64) -> Result<(), String> {
 
 fn schemas() -> Result<(), String> {
     let done = schema::check()?;
-    say(&format!("schema: {} values of {} fields: {} taken, {} refused", done.values, done.fields, done.taken, done.refused));
+    say(&format!(
+        "schema: {} values of {} fields: {} taken, {} refused",
+        done.values, done.fields, done.taken, done.refused
+    ));
     Ok(())
 }
 

@@ -78,10 +78,7 @@ pub fn all() -> Vec<Mutation> {
         plain(Planted::RemovesSource, "L22", "a removal takes the source along", "backup"),
         plain(Planted::UnmountDoesNothing, "L23", "a mount stays", "backup"),
         plain(Planted::HalfSize, "L25", "a volume is made at half its size", "backup"),
-        Mutation {
-            disturbed: true,
-            ..plain(Planted::NoLook, "L34", "a commit is made again after a crash", "backup")
-        },
+        Mutation { disturbed: true, ..plain(Planted::NoLook, "L34", "a commit is made again after a crash", "backup") },
         plain(Planted::RestoreIncomplete, "L38 I8", "a restore ends with a part missing", "restore"),
         plain(Planted::NotReadBack, "L38", "a commit is not read back", "backup"),
         plain(Planted::CommitsGarbage, "I3", "a commit holds something else", "backup"),

@@ -103,7 +103,9 @@ pub fn wrong(outcome: &Outcome, undisturbed: &str) -> Option<String> {
     }
     match &outcome.end {
         Err(error) => Some(error.clone()),
-        Ok(end) if end != undisturbed => Some(format!("it ended otherwise than undisturbed:\n{end}\ninstead of\n{undisturbed}")),
+        Ok(end) if end != undisturbed => {
+            Some(format!("it ended otherwise than undisturbed:\n{end}\ninstead of\n{undisturbed}"))
+        }
         Ok(_) => None,
     }
 }

@@ -92,11 +92,12 @@ pub fn all() -> Vec<Scenario> {
             world.until_phase("snap", &[Phase::Running]).await?;
             world.resize("data", "20Mi").await?;
             ended(world, "snap", Phase::Succeeded).await?;
-            world.until("data", "grown", |object| {
-                let size = object.status.as_ref().and_then(|status| status.current_size.as_ref());
-                size.is_some_and(|size| size.0 == "20Mi")
-            })
-            .await?;
+            world
+                .until("data", "grown", |object| {
+                    let size = object.status.as_ref().and_then(|status| status.current_size.as_ref());
+                    size.is_some_and(|size| size.0 == "20Mi")
+                })
+                .await?;
         }),
         scenario!("a clone, and its source deleted", world, {
             source(world).await?;

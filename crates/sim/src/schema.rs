@@ -93,10 +93,16 @@ fn bases(name: &str) -> [(&'static str, Value); 4] {
     [
         ("volume", json!({"name": name, "nodeName": NODE, "size": "10Mi"})),
         ("clone", json!({"name": name, "nodeName": NODE, "size": "10Mi", "source": "data", "accessType": "rw"})),
-        ("snapshot", json!({"name": name, "nodeName": NODE, "size": "10Mi", "source": "data",
-                            "onlineSnapshot": {"storage": storage}})),
-        ("restore", json!({"name": name, "nodeName": NODE, "size": "10Mi",
-                           "restore": {"storage": storage, "path": "default/data", "snapshotID": "0123456789abcdef"}})),
+        (
+            "snapshot",
+            json!({"name": name, "nodeName": NODE, "size": "10Mi", "source": "data",
+                            "onlineSnapshot": {"storage": storage}}),
+        ),
+        (
+            "restore",
+            json!({"name": name, "nodeName": NODE, "size": "10Mi",
+                           "restore": {"storage": storage, "path": "default/data", "snapshotID": "0123456789abcdef"}}),
+        ),
     ]
 }
 

@@ -154,12 +154,8 @@ impl VolumeEngine for FakeEngine {
                 return Ok(Change::Unchanged);
             }
             let source = inner.volumes.get(&new.source).ok_or_else(|| missing(&new.source))?;
-            let volume = FakeVolume {
-                access: new.access,
-                origin: Some(new.source.clone()),
-                attached: false,
-                ..source.clone()
-            };
+            let volume =
+                FakeVolume { access: new.access, origin: Some(new.source.clone()), attached: false, ..source.clone() };
             // The first cut is the moment that every attempt copies.
             inner.cuts.entry(new.id.clone()).or_insert(source.content);
             if inner.planted == Some(Planted::CutChangesSource)

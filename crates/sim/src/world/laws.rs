@@ -143,9 +143,12 @@ impl Inner {
         if self.folders.contains_key(id) {
             return Some("its executor");
         }
-        let retained = known.object.spec.online_snapshot.as_ref().is_some_and(|online| {
-            online.deletion_policy == lvault_api::DeletionPolicy::Retain
-        });
+        let retained = known
+            .object
+            .spec
+            .online_snapshot
+            .as_ref()
+            .is_some_and(|online| online.deletion_policy == lvault_api::DeletionPolicy::Retain);
         let left = self.repositories.values().flatten().any(|commit| commit.uid == id.as_str());
         // Whoever takes the storage away gives up what is in it.
         (left && !retained && !self.storage_was_removed).then_some("its repository snapshot")
@@ -172,7 +175,8 @@ impl Inner {
         let transfer = transfer(object)?;
         if let (Some(restore), true) = (&object.spec.restore, status.volume_id.is_some()) {
             let commits = self.repositories.values().flatten();
-            let from = commits.filter(|commit| commit.id.starts_with(&restore.snapshot_id)).map(|commit| commit.content);
+            let from =
+                commits.filter(|commit| commit.id.starts_with(&restore.snapshot_id)).map(|commit| commit.content);
             if from.last().is_some_and(|content| volume.is_some_and(|volume| volume.content != content)) {
                 return Some("I8: a restored volume holds other data than its snapshot".to_owned());
             }

@@ -217,11 +217,11 @@ impl World {
     /// Waits until nothing changes any more: for more than a minute no write but heartbeats, no executor, the same node.
     ///
     /// # Errors
-    /// When that does not come about within three hours.
+    /// When that does not come about within an hour.
     pub async fn rest(&self) -> Result<(), String> {
         let mut before = String::new();
         let mut since = clock::elapsed();
-        let limit = clock::elapsed() + Duration::from_secs(3 * 3600);
+        let limit = clock::elapsed() + Duration::from_secs(3600);
         while clock::elapsed() < limit {
             let now = self.state();
             let runs = self.shared.with(|inner| inner.folders.values().any(|folder| folder.process.is_some()));
@@ -233,7 +233,7 @@ impl World {
             }
             tokio::time::sleep(Duration::from_secs(5)).await;
         }
-        Err(format!("I7: it does not come to rest within three hours: {before}"))
+        Err(format!("I7: it does not come to rest within an hour: {before}"))
     }
 
     /// Everything but heartbeats, with versions, as a text.

@@ -155,14 +155,14 @@ impl World {
 
     /// Waits until this holds of the object.
     pub async fn until(&self, name: &str, what: &str, holds: impl Fn(&LogicalVolume) -> bool) -> Said<LogicalVolume> {
-        let limit = clock::elapsed() + Duration::from_secs(2 * 3600);
+        let limit = clock::elapsed() + Duration::from_secs(3600);
         loop {
             let object = self.get(name).await?;
             if let Some(object) = object.filter(|object| holds(object)) {
                 return Ok(object);
             }
             if clock::elapsed() > limit {
-                return Err(format!("I7: {name} is not {what} within two hours"));
+                return Err(format!("I7: {name} is not {what} within an hour"));
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -170,10 +170,8 @@ impl World {
 
     /// Waits until a volume is published.
     pub async fn until_ready(&self, name: &str) -> Said<LogicalVolume> {
-        self.until(name, "published", |object| {
-            object.status.as_ref().is_some_and(|status| status.volume_id.is_some())
-        })
-        .await
+        self.until(name, "published", |object| object.status.as_ref().is_some_and(|status| status.volume_id.is_some()))
+            .await
     }
 
     /// Waits for a phase of an online operation.
@@ -184,10 +182,10 @@ impl World {
 
     /// Waits until an object is gone.
     pub async fn until_gone(&self, name: &str) -> Said<()> {
-        let limit = clock::elapsed() + Duration::from_secs(2 * 3600);
+        let limit = clock::elapsed() + Duration::from_secs(3600);
         while self.get(name).await?.is_some() {
             if clock::elapsed() > limit {
-                return Err(format!("I7: {name} is not gone within two hours"));
+                return Err(format!("I7: {name} is not gone within an hour"));
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -217,7 +215,8 @@ impl World {
             });
             let published = status.volume_id.is_some();
             let name = object.name_any();
-            lines.push(format!("{name}: {phase:?} {transfer:?} {published} {size:?} node {volume:?} commits {commits}"));
+            lines
+                .push(format!("{name}: {phase:?} {transfer:?} {published} {size:?} node {volume:?} commits {commits}"));
         }
         for storage in &storages.items {
             lines.push(format!("storage: {:?}", storage.status.as_ref().map(|status| status.phase)));

@@ -224,11 +224,7 @@ fn is_collection(path: &str) -> bool {
 }
 
 /// Notes the first answer of each list, and gives it again where old lists are asked for.
-async fn old_list(
-    answer: Response<Answer>,
-    shared: &Arc<Shared>,
-    path: String,
-) -> Result<Response<Answer>, Failure> {
+async fn old_list(answer: Response<Answer>, shared: &Arc<Shared>, path: String) -> Result<Response<Answer>, Failure> {
     if !answer.status().is_success() {
         return Ok(answer);
     }
@@ -359,8 +355,8 @@ mod tests {
         ] {
             let shared = Shared::new();
             shared.with(|inner| inner.events.at.extend(staleness.map(|staleness| (1, staleness))));
-            let endless = stream::iter([Ok::<_, Failure>(Frame::data(Bytes::from(source)))])
-                .chain(stream::once(async {
+            let endless =
+                stream::iter([Ok::<_, Failure>(Frame::data(Bytes::from(source)))]).chain(stream::once(async {
                     tokio::time::sleep(Duration::from_secs(1000)).await;
                     Ok(Frame::data(Bytes::new()))
                 }));
