@@ -86,11 +86,7 @@ pub async fn run(task: Task, connection: Connection, work: Arc<dyn Worker>, sett
     }
 }
 
-async fn copy(
-    attempt: &Attempt<'_>,
-    meter: &Arc<Meter>,
-    work: Arc<dyn Worker>,
-) -> Result<(), WriteError> {
+async fn copy(attempt: &Attempt<'_>, meter: &Arc<Meter>, work: Arc<dyn Worker>) -> Result<(), WriteError> {
     let held = attempt.claim().await?;
     info!("claimed attempt {} with epoch {}", held.attempt, held.claim.epoch);
     let outcome = copy_and_report(attempt, &held, meter, work).await?;
@@ -173,11 +169,7 @@ async fn fail(attempt: &Attempt<'_>, held: &Held, meter: &Meter, error: CopyErro
     written.await.map(drop)
 }
 
-async fn forget(
-    attempt: &Attempt<'_>,
-    meter: &Arc<Meter>,
-    work: Arc<dyn Worker>,
-) -> Result<(), WriteError> {
+async fn forget(attempt: &Attempt<'_>, meter: &Arc<Meter>, work: Arc<dyn Worker>) -> Result<(), WriteError> {
     let begun = work.start(attempt.task.clone(), Arc::clone(meter), CommitGate::open());
     let outcome = begun.await.unwrap_or_else(|_| Err(CopyError::ended()));
     let outcome = match outcome {

@@ -113,8 +113,7 @@ async fn an_api_that_stays_away_leaves_the_commit_for_a_successor() {
     let bench = Bench::new().await;
     let gate = Gate::closed();
     let client = bench.breakable();
-    let running =
-        tokio::spawn(bench.start(bench.task(1), Arc::clone(&gate) as Arc<dyn Worker>, client.client.clone()));
+    let running = tokio::spawn(bench.start(bench.task(1), Arc::clone(&gate) as Arc<dyn Worker>, client.client.clone()));
     bench.wait_for(|transfer| transfer.phase == Phase::Running).await;
     gate.open();
     gate.committed().await;

@@ -21,7 +21,8 @@ fn every_story_ends_well() {
 
 #[test]
 fn a_story_is_told_the_same_way_each_time() {
-    let disturbance = || Disturbance { plan: Plan { at: [(40, Fault::CrashAfter)].into(), chance: None }, ..Disturbance::default() };
+    let disturbance =
+        || Disturbance { plan: Plan { at: [(40, Fault::CrashAfter)].into(), chance: None }, ..Disturbance::default() };
     let first = tell(&story("restore"), disturbance());
     assert!(first.log.iter().any(|line| line.contains("!! CrashAfter")), "the fault was met");
     assert_eq!(first.log, tell(&story("restore"), disturbance()).log);
@@ -40,8 +41,14 @@ fn a_tenth_of_the_crash_points_of_a_backup() {
 fn watch_events_may_be_lost_late_doubled_or_cut() {
     for event in [2, 5, 8] {
         for staleness in [Staleness::Dropped, Staleness::Late, Staleness::Twice, Staleness::Cut] {
-            let told = tell(&story("backup"), Disturbance { stale: Some((event, staleness)), ..Disturbance::default() });
-            assert!(told.end.is_ok() && told.broken.is_empty(), "{event} {staleness:?}: {:?} {:?}", told.end, told.broken);
+            let told =
+                tell(&story("backup"), Disturbance { stale: Some((event, staleness)), ..Disturbance::default() });
+            assert!(
+                told.end.is_ok() && told.broken.is_empty(),
+                "{event} {staleness:?}: {:?} {:?}",
+                told.end,
+                told.broken
+            );
         }
     }
 }
