@@ -168,6 +168,19 @@ impl ApiServer {
     /// See [`OpenError`].
     pub async fn open(config: Config) -> Result<ApiServer, OpenError> {
         let registry = Arc::new(Registry::with_kinds(&config.crds, &config.kinds)?);
+        ApiServer::open_with(config, registry).await
+    }
+
+    /// Opens another server with the same kinds as this one, whatever `config` says of them. Their schemas and rules are not
+    /// read again, which is most of what opening an empty server takes.
+    ///
+    /// # Errors
+    /// As [`ApiServer::open`].
+    pub async fn open_another(&self, config: Config) -> Result<ApiServer, OpenError> {
+        ApiServer::open_with(config, Arc::clone(&self.server.core.registry)).await
+    }
+
+    async fn open_with(config: Config, registry: Arc<Registry>) -> Result<ApiServer, OpenError> {
         let (file, loaded) = match &config.storage {
             Storage::Memory => (None, Loaded::default()),
             Storage::File(path) => {

@@ -16,7 +16,7 @@ mod run;
 mod task;
 
 pub use connection::{Connection, ConnectionError};
-pub use copy::{Copied, CopyError, CopyWork, MayCommit, Repositories, copy_work};
+pub use copy::{CommitGate, Copied, CopyError, CopyWork, MayCommit, Repositories, Worker, copy_work};
 pub use meter::Meter;
 pub use run::{Exit, Settings, run};
 pub use task::{TaskError, read_task};

@@ -15,6 +15,7 @@ const BORDERS: &[(&str, &[&str])] = &[
     ("executor", &["core", "api", "backup"]),
     ("node", &["core", "api", "engines"]),
     ("controller", &["core", "api", "backup"]),
+    ("sim", &["core", "api", "apiserver", "backup", "engines", "executor", "node", "controller"]),
 ];
 
 /// The crate at the top, which only wires: it may know all of them.
