@@ -4,13 +4,18 @@
 
 use serde_json::{Value, json};
 
-use crate::registry::{Registry, View};
+use crate::access::review::{REVIEWS, Review};
+use crate::registry::{AccessKind, Nature, Registry, View};
 
 /// The Kubernetes version whose API this is.
 const MINOR: u32 = 33;
 
 const MAIN_VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 const STATUS_VERBS: [&str; 3] = ["get", "patch", "update"];
+/// What is only asked, never stored.
+const ASKING_VERBS: [&str; 1] = ["create"];
+/// The version of all reviews.
+const REVIEW_VERSION: &str = "v1";
 
 /// `/version`.
 pub(crate) fn version() -> Value {
@@ -35,6 +40,11 @@ fn groups(registry: &Registry) -> Vec<(&str, Vec<&str>)> {
             Some((_, versions)) if versions.contains(&view.version.as_str()) => {}
             Some((_, versions)) => versions.push(&view.version),
             None => groups.push((&view.group, vec![&view.version])),
+        }
+    }
+    for review in &REVIEWS {
+        if !groups.iter().any(|(group, _)| *group == review.group) {
+            groups.push((review.group, vec![REVIEW_VERSION]));
         }
     }
     groups
@@ -85,9 +95,26 @@ pub(crate) fn resource_list(registry: &Registry, group: &str, version: &str) -> 
                 "kind": resource.kind, "verbs": STATUS_VERBS,
             }));
         }
+        if resource.nature == Nature::Access(AccessKind::ServiceAccount) {
+            resources.push(json!({
+                "name": "serviceaccounts/token", "singularName": "", "namespaced": true, "kind": "TokenRequest",
+                "group": "authentication.k8s.io", "version": REVIEW_VERSION, "verbs": ASKING_VERBS,
+            }));
+        }
+    }
+    for review in reviews(group, version) {
+        api_version = Some(format!("{group}/{version}"));
+        resources.push(json!({
+            "name": review.resource, "singularName": review.kind.to_lowercase(), "namespaced": review.namespaced,
+            "kind": review.kind, "verbs": ASKING_VERBS,
+        }));
     }
     let api_version = api_version?;
     Some(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": api_version, "resources": resources}))
+}
+
+fn reviews(group: &str, version: &str) -> impl Iterator<Item = &'static Review> {
+    REVIEWS.iter().filter(move |review| review.group == group && version == REVIEW_VERSION)
 }
 
 /// `/api` in the aggregated form.
@@ -110,7 +137,9 @@ fn aggregated_group(registry: &Registry, group: &str, versions: &[&str]) -> Valu
         .iter()
         .map(|version| {
             let views = registry.views().filter(|(_, view)| view.group == group && view.version == *version);
-            let resources: Vec<Value> = views.map(|(_, view)| aggregated_resource(registry, view)).collect();
+            let asked = reviews(group, version).map(aggregated_review);
+            let resources: Vec<Value> =
+                views.map(|(_, view)| aggregated_resource(registry, view)).chain(asked).collect();
             json!({"version": version, "freshness": "Current", "resources": resources})
         })
         .collect();
@@ -132,5 +161,19 @@ fn aggregated_resource(registry: &Registry, view: &View) -> Value {
     if view.status {
         entry["subresources"] = json!([{"subresource": "status", "responseKind": kind, "verbs": STATUS_VERBS}]);
     }
+    if resource.nature == Nature::Access(AccessKind::ServiceAccount) {
+        let kind = json!({"group": "authentication.k8s.io", "version": REVIEW_VERSION, "kind": "TokenRequest"});
+        entry["subresources"] = json!([{"subresource": "token", "responseKind": kind, "verbs": ASKING_VERBS}]);
+    }
     entry
+}
+
+fn aggregated_review(review: &Review) -> Value {
+    json!({
+        "resource": review.resource,
+        "responseKind": {"group": review.group, "version": REVIEW_VERSION, "kind": review.kind},
+        "scope": if review.namespaced { "Namespaced" } else { "Cluster" },
+        "singularResource": review.kind.to_lowercase(),
+        "verbs": ASKING_VERBS,
+    })
 }

@@ -2,13 +2,15 @@
 //!
 //! It serves the REST protocol of Kubernetes for a handful of kinds: Namespace, Secret, Event, Lease, and those that are
 //! handed in as CustomResourceDefinition documents. In the same process it is a [`tower::Service`] that a Kubernetes client
-//! takes in the place of a connection; for others it listens on a loopback port with TLS and a token. Objects live in
-//! memory and in one file; a write is on disk before it is answered.
+//! takes in the place of a connection; for others it listens on a loopback port with TLS, and asks who they are and what
+//! they may do. Objects live in memory and in one file; a write is on disk before it is answered.
 //!
 //! It is no cluster: nothing is scheduled, nothing is run. What it serves it serves as Kubernetes does.
 //!
 //! Holds: no module below this line knows what the kinds mean to their users.
 
+mod access;
+mod clients;
 mod discovery;
 mod http;
 mod jsonpath;
@@ -32,11 +34,15 @@ pub mod tls;
 mod verbs;
 mod watch;
 
+pub use crate::access::attributes::Attributes;
+pub use crate::access::limits::Limits;
+pub use crate::access::observer::{Decision, Grant, Observer, RulePlace};
+pub use crate::access::user::User;
 pub use crate::http::body::ApiBody;
 pub use crate::http::service::ApiService;
 pub use jsonpath::PathError;
 pub use listen::ServeError;
-pub use registry::RegistryError;
+pub use registry::{ClusterKind, RegistryError};
 pub use rules::RuleError;
 pub use schema::SchemaError;
 pub use server::{ApiServer, Config, OpenError, Storage};

@@ -1,6 +1,6 @@
 //! The listener: TLS on a loopback port, for clients outside of this process.
 //!
-//! Holds: nothing about objects is said to a client without the token; a slow or silent client costs one connection and
+//! Holds: nothing about objects is said to a client that has not shown who it is; a slow or silent client costs one connection and
 //! no more.
 
 use std::future::Future;
@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
+use http::header::{HeaderValue, WWW_AUTHENTICATE};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -20,17 +20,21 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tower::Service as _;
 
+use crate::access::authentication;
+use crate::clients::Shown;
 use crate::http::body::ApiBody;
 use crate::http::refused;
 use crate::http::service::ApiService;
 use crate::refusal::Refusal;
-use crate::server::ApiServer;
+use crate::server::{ApiServer, Server};
 use crate::tls::Identity;
 
 /// Most connections at a time; further ones wait.
 const CONNECTIONS: usize = 512;
 /// How long a client may take for the TLS handshake, and for the head of a request.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a client may take for the body of a request.
+const BODY_PATIENCE: Duration = Duration::from_secs(60);
 /// How long connections get to finish what they are doing when the listener ends.
 const GRACE: Duration = Duration::from_secs(1);
 /// After a failed accept (too many open files), so that the failure is not repeated without end.
@@ -52,7 +56,8 @@ pub enum ServeError {
 
 impl ApiServer {
     /// Serves connections until `shutdown` completes; then connections in progress get a second to finish. Every request
-    /// but those for health and version has to carry the identity's token.
+    /// but those for health and version has to come with the identity's token, a token of a ServiceAccount, or over a
+    /// connection with a client certificate of the identity.
     ///
     /// # Errors
     /// See [`ServeError`]. Once it serves, it ends only by `shutdown`.
@@ -66,7 +71,11 @@ impl ApiServer {
         if !address.ip().is_loopback() {
             return Err(ServeError::NotLoopback { address });
         }
-        let guarded = Guarded { service: self.service(), identity: Arc::new(identity.clone()) };
+        let guarded = Guarded {
+            server: Arc::clone(&self.server),
+            identity: Arc::new(identity.clone()),
+            certificate: Arc::new(Shown::Nothing),
+        };
         let acceptor = TlsAcceptor::from(Arc::clone(&identity.config));
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         let (stop, stopped) = watch::channel(false);
@@ -104,12 +113,18 @@ impl ApiServer {
 }
 
 /// One connection, from its handshake to its end. What a client does wrong is its own matter and no error of ours.
-async fn connection(stream: TcpStream, acceptor: TlsAcceptor, guarded: Guarded, mut stopped: watch::Receiver<bool>) {
+async fn connection(
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    mut guarded: Guarded,
+    mut stopped: watch::Receiver<bool>,
+) {
     // Without this a small answer waits for the client's acknowledgement of the one before.
     drop(stream.set_nodelay(true));
     let Ok(Ok(stream)) = tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await else {
         return;
     };
+    guarded.certificate = Arc::new(guarded.identity.clients.verifier.shown(stream.get_ref().1.peer_certificates()));
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(30)).max_concurrent_streams(256);
@@ -131,29 +146,13 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, guarded: Guarded, 
     }
 }
 
-/// The service behind the token.
+/// The service behind the question who asks.
 #[derive(Clone)]
 struct Guarded {
-    service: ApiService,
+    server: Arc<Server>,
     identity: Arc<Identity>,
-}
-
-/// Paths that tell nothing about objects: they are open to everybody, as on a cluster.
-const OPEN: [&str; 4] = ["/healthz", "/livez", "/readyz", "/version"];
-
-impl Guarded {
-    fn admits(&self, request: &Request<Incoming>) -> bool {
-        match request.headers().get(AUTHORIZATION) {
-            // Whoever shows a token shows the right one, whatever is asked for.
-            Some(header) => bearer(header).is_some_and(|token| self.identity.knows(token)),
-            None => OPEN.contains(&request.uri().path()),
-        }
-    }
-}
-
-fn bearer(header: &HeaderValue) -> Option<&[u8]> {
-    let (scheme, token) = header.as_bytes().split_at_checked(7)?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+    /// What this connection showed.
+    certificate: Arc<Shown>,
 }
 
 impl hyper::service::Service<Request<Incoming>> for Guarded {
@@ -162,8 +161,10 @@ impl hyper::service::Service<Request<Incoming>> for Guarded {
     type Future = Pin<Box<dyn Future<Output = Result<Response<ApiBody>, std::convert::Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        if self.admits(&request) {
-            return self.service.clone().call(request);
+        let Guarded { server, identity, certificate } = self;
+        let user = authentication::user(server, identity, certificate, request.headers(), request.uri().path());
+        if let Some(user) = user {
+            return ApiService::new(Arc::clone(server), Arc::new(user)).within(BODY_PATIENCE).call(request);
         }
         let mut response = refused(&Refusal::Unauthorized);
         response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -7,9 +7,10 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value, json};
 
+use crate::access::attributes::is_segment;
 use crate::names;
 use crate::refusal::Cause;
-use crate::registry::Nature;
+use crate::registry::{AccessKind, Nature};
 use crate::schema::{Schema, shape, validate};
 
 /// Most bytes of all annotations of one object together.
@@ -110,11 +111,27 @@ fn name_faults(nature: Nature, metadata: &Value, causes: &mut Vec<Cause>) {
     }
     let rule = match nature {
         Nature::Namespace => names::label,
-        Nature::Custom | Nature::Secret | Nature::Event | Nature::Lease => names::subdomain,
+        // Names of roles hold colons: they are segments of a path and nothing more.
+        Nature::Access(
+            AccessKind::Role | AccessKind::ClusterRole | AccessKind::RoleBinding | AccessKind::ClusterRoleBinding,
+        ) => segment,
+        Nature::Custom
+        | Nature::Secret
+        | Nature::Event
+        | Nature::Lease
+        | Nature::Access(AccessKind::ServiceAccount)
+        | Nature::Cluster(_) => names::subdomain,
     };
     if let Err(why) = rule(name) {
         causes.push(Cause::invalid("metadata.name", &metadata["name"], &why));
     }
+}
+
+fn segment(name: &str) -> Result<(), String> {
+    if is_segment(name) {
+        return Ok(());
+    }
+    Err(String::from("may not be '.' or '..' and may not contain '/' or '%'"))
 }
 
 fn label_faults(labels: &Value, causes: &mut Vec<Cause>) {

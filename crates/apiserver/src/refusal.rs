@@ -160,10 +160,12 @@ pub(crate) enum Refusal {
     PatchRejected { why: String },
     #[error("{0}")]
     BadRequest(String),
-    #[error("{resource} \"{name}\" is forbidden: {why}")]
+    #[error("{}forbidden: {why}", subject(.resource, .name))]
     Forbidden { resource: GroupResource, name: String, why: String, terminating: Option<String> },
     #[error("Unauthorized")]
     Unauthorized,
+    #[error("Too many requests, please try again later.")]
+    TooManyRequests,
     #[error("the server does not allow this method on the requested resource")]
     MethodNotAllowed,
     #[error("only the following media types are accepted: {0}")]
@@ -180,6 +182,15 @@ pub(crate) enum Refusal {
     Internal(String),
     #[error("{0}")]
     Unavailable(String),
+}
+
+/// What a refusal of a right is about: an object, a resource, or neither.
+fn subject(resource: &GroupResource, name: &str) -> String {
+    match (resource.resource.as_str(), name) {
+        ("", _) => String::new(),
+        (_, "") => format!("{resource} is "),
+        (_, name) => format!("{resource} \"{name}\" is "),
+    }
 }
 
 fn joined(causes: &[Cause]) -> String {
@@ -202,6 +213,7 @@ impl Refusal {
             Refusal::NotAcceptable(_) => 406,
             Refusal::AlreadyExists { .. } | Refusal::Conflict { .. } => 409,
             Refusal::Expired(_) => 410,
+            Refusal::TooManyRequests => 429,
             Refusal::TooLarge { .. } => 413,
             Refusal::UnsupportedMediaType(_) => 415,
             Refusal::Invalid { .. } | Refusal::PatchRejected { .. } => 422,
@@ -222,6 +234,7 @@ impl Refusal {
             Refusal::AlreadyExists { .. } => "AlreadyExists",
             Refusal::Conflict { .. } => "Conflict",
             Refusal::Expired(_) => "Expired",
+            Refusal::TooManyRequests => "TooManyRequests",
             Refusal::TooLarge { .. } => "RequestEntityTooLarge",
             Refusal::UnsupportedMediaType(_) => "UnsupportedMediaType",
             Refusal::Invalid { .. } | Refusal::PatchRejected { .. } => "Invalid",
@@ -267,6 +280,7 @@ impl Refusal {
             Refusal::PatchRejected { why } | Refusal::Internal(why) => {
                 json!({"causes": [{"reason": "UnexpectedServerResponse", "message": why}]})
             }
+            Refusal::TooManyRequests => json!({"retryAfterSeconds": 1}),
             Refusal::RevisionTooLarge { .. } => json!({
                 "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
                 "retryAfterSeconds": 1,
@@ -285,9 +299,11 @@ impl Refusal {
 }
 
 fn named(group: &str, kind: &str, name: &str) -> Value {
-    let mut details = json!({"name": name, "kind": kind});
-    if !group.is_empty() {
-        details["group"] = json!(group);
+    let mut details = json!({});
+    for (field, value) in [("name", name), ("kind", kind), ("group", group)] {
+        if !value.is_empty() {
+            details[field] = json!(value);
+        }
     }
     details
 }

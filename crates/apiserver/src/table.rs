@@ -57,7 +57,15 @@ fn cell(column: &Column, object: &Value, now: Timestamp) -> Value {
             .iter()
             .find_map(|path| path.first(object).and_then(Value::as_str)?.parse::<Timestamp>().ok())
             .map_or(Value::Null, |time| Value::from(age(time, now))),
-        Cell::Count(path) => json!(path.first(object).and_then(Value::as_object).map_or(0, serde_json::Map::len)),
+        Cell::Count(path) => json!(path.first(object).map_or(0, |found| match found {
+            Value::Object(entries) => entries.len(),
+            Value::Array(entries) => entries.len(),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+        })),
+        Cell::Reference(path) => path.first(object).map_or(Value::Null, |reference| {
+            let text = |field: &str| reference[field].as_str().unwrap_or_default();
+            json!(format!("{}/{}", text("kind"), text("name")))
+        }),
         Cell::Subject(path) => path.first(object).map_or(Value::Null, |subject| {
             let text = |field: &str| subject[field].as_str().unwrap_or_default();
             json!(format!("{}/{}", text("kind").to_lowercase(), text("name")))

@@ -1,6 +1,7 @@
-//! Who the server is, and how a client is known: a certificate with its authority, a token, and the kubeconfig for both.
+//! Who the server is, and how a client is known: a certificate with its authority, a token, client certificates, and the
+//! kubeconfig for all of them.
 //!
-//! Holds: the authority's key signs one certificate and is then forgotten, so that it cannot leak; every file is written
+//! Holds: the key of the server's authority signs one certificate and is then forgotten, so that it cannot leak; every file is written
 //! whole or not at all, and only its owner may read it. Nothing in here is ever logged.
 
 use std::fs;
@@ -8,6 +9,7 @@ use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
 use subtle::ConstantTimeEq as _;
@@ -15,8 +17,14 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{self, ServerConfig};
 
+use crate::clients::{self, ClientAuthority};
+
+pub use crate::clients::ClientCertificate;
+
 /// The file with the server's certificate, its authority's certificate, and the server's key.
 const TLS_FILE: &str = "tls.pem";
+/// The file with the certificate and the key of the authority of client certificates.
+const CLIENTS_FILE: &str = "clients.pem";
 /// The file with the token.
 const TOKEN_FILE: &str = "token";
 /// Shorter is no token of ours.
@@ -54,6 +62,7 @@ pub struct Identity {
     ca_pem: String,
     token: String,
     pub(crate) config: Arc<ServerConfig>,
+    pub(crate) clients: Arc<ClientAuthority>,
 }
 
 impl std::fmt::Debug for Identity {
@@ -78,9 +87,29 @@ impl Identity {
         if token.len() < TOKEN_LENGTH || !token.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(IdentityError::Unusable { file: token_file, why: String::from("it holds no token") });
         }
-        let (config, ca_pem) =
-            read_certificates(&pem).map_err(|why| IdentityError::Unusable { file: tls_file, why })?;
-        Ok(Identity { ca_pem, token, config: Arc::new(config) })
+        let clients_file = folder.join(CLIENTS_FILE);
+        let authority = load_or_make(&clients_file, || Ok(clients::new_authority()?))?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let clients = ClientAuthority::read(&authority, &provider)
+            .map_err(|why| IdentityError::Unusable { file: clients_file, why })?;
+        let (config, ca_pem) = read_certificates(&pem, provider, Arc::clone(&clients.verifier))
+            .map_err(|why| IdentityError::Unusable { file: tls_file, why })?;
+        Ok(Identity { ca_pem, token, config: Arc::new(config), clients: Arc::new(clients) })
+    }
+
+    /// A new certificate by which the server knows this user (CN) and this group (O), from a minute ago on for this
+    /// long. It cannot be taken back: remove the folder's `clients.pem` and start again to end all of them. A certificate
+    /// with several groups (made with the key in `clients.pem`) is understood too.
+    ///
+    /// # Errors
+    /// When the certificate cannot be made.
+    pub fn issue(
+        &self,
+        user: &str,
+        group: Option<&str>,
+        lifetime: Duration,
+    ) -> Result<ClientCertificate, IdentityError> {
+        Ok(self.clients.issue(user, group, jiff::Timestamp::now(), lifetime)?)
     }
 
     /// The certificate of the authority, by which a client knows the server (PEM).
@@ -99,14 +128,37 @@ impl Identity {
     }
 }
 
-/// The text of a kubeconfig for kubectl and other clients. It holds the token: a secret.
+/// How a client shows who it is.
+#[derive(Debug, Clone, Copy)]
+pub enum Credential<'a> {
+    /// By a token. A secret.
+    Token(&'a str),
+    /// By a certificate and its key. A secret.
+    Certificate(&'a ClientCertificate),
+}
+
+/// The text of a kubeconfig of the owner for kubectl and other clients. It holds the token: a secret.
 pub fn kubeconfig(address: SocketAddr, ca_pem: &str, token: &str) -> String {
+    kubeconfig_for(address, ca_pem, "owner", Credential::Token(token))
+}
+
+/// The text of a kubeconfig for a user under this name. It holds what the user is known by: a secret.
+pub fn kubeconfig_for(address: SocketAddr, ca_pem: &str, name: &str, credential: Credential<'_>) -> String {
     use base64::Engine as _;
-    let ca = base64::engine::general_purpose::STANDARD.encode(ca_pem);
+    let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+    let ca = encode(ca_pem);
+    let user = match credential {
+        Credential::Token(token) => format!("token: {token}"),
+        Credential::Certificate(ClientCertificate { certificate_pem, key_pem }) => {
+            format!("client-certificate-data: {}\n    client-key-data: {}", encode(certificate_pem), encode(key_pem))
+        }
+    };
+    // A name is written as JSON, which YAML reads: users of ServiceAccounts have colons in theirs.
+    let name = serde_json::Value::from(name);
     format!(
         "apiVersion: v1\nkind: Config\nclusters:\n- name: embedded\n  cluster:\n    server: https://{address}\n    \
-         certificate-authority-data: {ca}\nusers:\n- name: owner\n  user:\n    token: {token}\ncontexts:\n- name: embedded\n  \
-         context:\n    cluster: embedded\n    user: owner\n    namespace: default\ncurrent-context: embedded\n"
+         certificate-authority-data: {ca}\nusers:\n- name: {name}\n  user:\n    {user}\ncontexts:\n- name: embedded\n  \
+         context:\n    cluster: embedded\n    user: {name}\n    namespace: default\ncurrent-context: embedded\n"
     )
 }
 
@@ -170,7 +222,11 @@ fn new_certificates() -> Result<String, rcgen::Error> {
 }
 
 /// The configuration of the listener, and the authority's certificate.
-fn read_certificates(pem: &str) -> Result<(ServerConfig, String), String> {
+fn read_certificates(
+    pem: &str,
+    provider: Arc<rustls::crypto::CryptoProvider>,
+    clients: Arc<clients::Verifier>,
+) -> Result<(ServerConfig, String), String> {
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(pem.as_bytes())
         .collect::<Result<_, _>>()
         .map_err(|error| format!("its certificates are not readable: {error}"))?;
@@ -180,11 +236,10 @@ fn read_certificates(pem: &str) -> Result<(ServerConfig, String), String> {
         return Err(format!("it holds {} certificates instead of two", chain.len()));
     };
     let ca_pem = second_certificate(pem).ok_or("it holds no certificate of the authority")?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
-        .with_no_client_auth()
+        .with_client_cert_verifier(clients)
         .with_single_cert(vec![server.clone(), authority.clone()], key)
         .map_err(|error| format!("key and certificate do not fit: {error}"))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -220,7 +275,7 @@ mod tests {
         assert_eq!(mode(&place), 0o700);
         let files: Vec<_> =
             fs::read_dir(&place).expect("listed").map(|entry| entry.expect("an entry").path()).collect();
-        assert_eq!(files.len(), 2, "{files:?}");
+        assert_eq!(files.len(), 3, "{files:?}");
         assert!(files.iter().all(|file| mode(file) == 0o600));
         assert!(!format!("{first:?}").contains(first.token()));
     }
@@ -241,7 +296,7 @@ mod tests {
     fn files_that_were_damaged_are_named() {
         let folder = tempfile::tempdir().expect("a folder");
         Identity::load_or_create(folder.path()).expect("made");
-        for file in [TLS_FILE, TOKEN_FILE] {
+        for file in [TLS_FILE, TOKEN_FILE, CLIENTS_FILE] {
             let path = folder.path().join(file);
             let before = fs::read_to_string(&path).expect("read");
             fs::write(&path, before.get(..40).expect("longer")).expect("cut");

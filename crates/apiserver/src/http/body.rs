@@ -13,6 +13,8 @@ use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full, StreamBody};
 use serde_json::Value;
 
+use super::protobuf;
+use crate::access::limits::Pass;
 use crate::refusal::Refusal;
 
 /// Largest body of a request, as on a cluster.
@@ -21,22 +23,30 @@ pub(crate) const BODY_LIMIT: usize = 3 * 1024 * 1024;
 const DRAIN_LIMIT: usize = 64 * 1024 * 1024;
 
 /// The body of an answer: some bytes, or the lines of a watch.
-pub struct ApiBody(http_body_util::combinators::UnsyncBoxBody<Bytes, Infallible>);
+pub struct ApiBody {
+    content: http_body_util::combinators::UnsyncBoxBody<Bytes, Infallible>,
+    /// The place of the request among those under way, until the answer was taken or let go.
+    pass: Pass,
+}
 
 impl ApiBody {
     pub(crate) fn whole(bytes: Vec<u8>) -> ApiBody {
-        ApiBody(Full::new(Bytes::from(bytes)).boxed_unsync())
+        ApiBody { content: Full::new(Bytes::from(bytes)).boxed_unsync(), pass: Pass::Free }
     }
 
     pub(crate) fn lines(lines: impl Stream<Item = Bytes> + Send + 'static) -> ApiBody {
         use futures::StreamExt as _;
-        ApiBody(StreamBody::new(lines.map(|line| Ok(Frame::data(line)))).boxed_unsync())
+        ApiBody { content: StreamBody::new(lines.map(|line| Ok(Frame::data(line)))).boxed_unsync(), pass: Pass::Free }
+    }
+
+    pub(crate) fn holding(self, pass: Pass) -> ApiBody {
+        ApiBody { pass, ..self }
     }
 }
 
 impl std::fmt::Debug for ApiBody {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ApiBody").finish_non_exhaustive()
+        f.debug_struct("ApiBody").field("pass", &self.pass).finish_non_exhaustive()
     }
 }
 
@@ -48,15 +58,15 @@ impl Body for ApiBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Pin::new(&mut self.0).poll_frame(context)
+        Pin::new(&mut self.content).poll_frame(context)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+        self.content.is_end_stream()
     }
 
     fn size_hint(&self) -> http_body::SizeHint {
-        self.0.size_hint()
+        self.content.size_hint()
     }
 }
 
@@ -87,6 +97,11 @@ where
 
 /// What a client may send as an object.
 const OBJECT_TYPES: &str = "application/json, application/yaml";
+
+/// Parses an object of a built-in kind, which some clients send as protobuf only.
+pub(crate) fn built_in_object(content_type: &str, body: &[u8]) -> Result<Value, Refusal> {
+    if content_type == protobuf::TYPE { protobuf::object(body) } else { object(content_type, body) }
+}
 
 /// Parses an object from the body.
 pub(crate) fn object(content_type: &str, body: &[u8]) -> Result<Value, Refusal> {

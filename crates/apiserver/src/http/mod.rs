@@ -5,16 +5,20 @@
 
 pub(crate) mod accept;
 pub(crate) mod body;
+pub(crate) mod protobuf;
 pub(crate) mod query;
 pub(crate) mod reads;
 pub(crate) mod route;
 pub(crate) mod service;
 pub(crate) mod writes;
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WARNING};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WARNING};
 use http::{HeaderMap, Method, Response, StatusCode};
 use serde_json::Value;
 
+use crate::access::admission::Caller;
+use crate::access::attributes::Attributes;
+use crate::access::review;
 use crate::discovery;
 use crate::openapi;
 use crate::refusal::Refusal;
@@ -31,6 +35,10 @@ pub(crate) struct Asked {
     pub(crate) query: Query,
     pub(crate) headers: HeaderMap,
     pub(crate) body: bytes::Bytes,
+    /// Who asks.
+    pub(crate) caller: Caller,
+    /// What for, as rules speak of it.
+    pub(crate) attributes: Attributes,
 }
 
 /// Answers a request.
@@ -42,6 +50,9 @@ pub(crate) async fn answer(server: &Server, asked: Asked) -> Response<ApiBody> {
 }
 
 async fn dispatch(server: &Server, asked: Asked) -> Result<Response<ApiBody>, Refusal> {
+    if let Some(answer) = review::serve(server, &asked) {
+        return answer;
+    }
     let registry = &server.core.registry;
     let route = route::route(registry, &asked.path)?;
     let Route::Objects(place) = route else {
@@ -117,7 +128,11 @@ pub(crate) fn with(code: StatusCode, content_type: &'static str, body: ApiBody) 
 /// The answer to a refused request.
 pub(crate) fn refused(refusal: &Refusal) -> Response<ApiBody> {
     let code = StatusCode::from_u16(refusal.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    json(code, refusal.status().to_string().into_bytes())
+    let mut response = json(code, refusal.status().to_string().into_bytes());
+    if code == StatusCode::TOO_MANY_REQUESTS {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
 }
 
 /// Adds warnings, each in a header of its own.

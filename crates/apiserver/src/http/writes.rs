@@ -7,14 +7,17 @@ use std::sync::Arc;
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::body::{ApiBody, object};
+use super::body::{ApiBody, built_in_object, object};
 use super::route::Place;
 use super::{Asked, accept, json as json_response, reads, warn};
+use crate::access::escalation::{self, Asking};
 use crate::list::Page;
 use crate::patch::Patch;
 use crate::present::Presenter;
 use crate::refusal::Refusal;
+use crate::registry::Nature;
 use crate::server::Server;
+use crate::store::Key;
 use crate::store::writer::Work;
 use crate::verbs;
 use crate::verbs::delete::{DeleteOptions, Propagation};
@@ -52,19 +55,29 @@ fn part(place: &Place) -> Part {
     if place.status { Part::Status } else { Part::Main }
 }
 
+fn read_object(server: &Server, asked: &Asked, place: &Place) -> Result<Value, Refusal> {
+    let content_type = accept::content_type(&asked.headers);
+    match server.core.registry.resource_of(place.view).nature {
+        Nature::Custom => object(&content_type, &asked.body),
+        Nature::Namespace | Nature::Secret | Nature::Event | Nature::Lease | Nature::Access(_) | Nature::Cluster(_) => {
+            built_in_object(&content_type, &asked.body)
+        }
+    }
+}
+
 pub(super) async fn create(server: &Server, asked: Asked, place: Place) -> Result<Response<ApiBody>, Refusal> {
     if place.namespace.is_empty() && server.core.registry.resource_of(place.view).namespaced {
         return Err(Refusal::MethodNotAllowed);
     }
     let options = options(&asked)?;
-    let body = object(&accept::content_type(&asked.headers), &asked.body)?;
+    let body = read_object(server, &asked, &place)?;
     let (core, target) = (Arc::clone(&server.core), target(&place));
     let work: Work = Box::new(move |tx| verbs::create::create(&core, tx, target, options, body));
     submit(server, &asked, &place, options, work).await
 }
 
 pub(super) async fn replace(server: &Server, asked: Asked, place: Place) -> Result<Response<ApiBody>, Refusal> {
-    let body = object(&accept::content_type(&asked.headers), &asked.body)?;
+    let body = read_object(server, &asked, &place)?;
     change(server, asked, place, Change::Replace(body)).await
 }
 
@@ -135,8 +148,10 @@ fn delete_options(asked: &Asked) -> Result<DeleteOptions, Refusal> {
         }
     };
     let preconditions = &body["preconditions"];
+    let asked_grace = asked.query.number("gracePeriodSeconds")?.and_then(|seconds| i64::try_from(seconds).ok());
+    let grace = body["gracePeriodSeconds"].as_i64().or(asked_grace);
     let (uid, resource_version) = (text(&preconditions["uid"]), text(&preconditions["resourceVersion"]));
-    Ok(DeleteOptions { write, propagation, uid, resource_version })
+    Ok(DeleteOptions { write, propagation, uid, resource_version, grace })
 }
 
 async fn submit(
@@ -147,6 +162,14 @@ async fn submit(
     work: Work,
 ) -> Result<Response<ApiBody>, Refusal> {
     let presenter = reads::presenter(server, asked, place)?;
+    let resource = server.core.registry.view(place.view).resource;
+    let name = place.name.clone().unwrap_or_default();
+    let asking = Asking {
+        caller: asked.caller.clone(),
+        asked: asked.attributes.clone(),
+        key: Key { resource, namespace: place.namespace.clone(), name },
+    };
+    let work = escalation::guarded(Arc::clone(&server.core), asking, work);
     let outcome = server.writer.submit(&server.shared, work, options.dry_run).await?;
     Ok(respond(server, &presenter, outcome))
 }

@@ -1,7 +1,7 @@
 //! Strategic merge patch, for the built-in kinds.
 //!
-//! Holds: the built-in kinds have two lists that are merged (finalizers by value, owner references by UID); every other
-//! list is replaced. A directive this module does not know is refused.
+//! Holds: lists that Kubernetes merges are merged by the value or the field that tells their items apart; every other list
+//! is replaced. A directive this module does not know is refused.
 
 use serde_json::{Map, Value};
 
@@ -76,6 +76,13 @@ fn merge_field(object: &mut Map<String, Value>, name: &str, value: &Value) -> Re
     match (name, value.as_array()) {
         ("finalizers", Some(items)) => merge_list(place, items, |item| Some(item)),
         ("ownerReferences", Some(items)) => merge_list(place, items, |item| item.get("uid")),
+        ("conditions" | "addresses", Some(items)) => merge_list(place, items, |item| item.get("type")),
+        ("containers" | "initContainers" | "volumes" | "env" | "secrets" | "imagePullSecrets", Some(items)) => {
+            merge_list(place, items, |item| item.get("name"))
+        }
+        ("taints", Some(items)) => merge_list(place, items, |item| item.get("key")),
+        ("volumeMounts", Some(items)) => merge_list(place, items, |item| item.get("mountPath")),
+        ("podIPs", Some(items)) => merge_list(place, items, |item| item.get("ip")),
         (_, _) => merge(place, value),
     }
 }

@@ -1,4 +1,4 @@
-//! The kinds every server has: Namespace, Secret, Event and Lease.
+//! The kinds every server has: Namespace, Secret, Event and Lease; those of access stand beside them.
 //!
 //! Holds: they are documents like any other; what the documents cannot say (a second API group, computed columns) is here.
 
@@ -27,6 +27,7 @@ pub(super) fn register(registry: &mut Registry) -> Result<(), RegistryError> {
     let secret = register_document(registry, &secret(), Nature::Secret)?;
     let event = register_document(registry, &event(), Nature::Event)?;
     register_document(registry, &lease(), Nature::Lease)?;
+    super::access::register(registry)?;
     set_columns(registry, secret, secret_columns()).map_err(path_error)?;
     set_columns(registry, event, event_columns()).map_err(path_error)?;
     let second = events_view(registry, event).map_err(schema_error)?;
@@ -35,7 +36,7 @@ pub(super) fn register(registry: &mut Registry) -> Result<(), RegistryError> {
 }
 
 // The documents are constants of this crate, so that these two are for its author, not for a user.
-fn path_error(source: PathError) -> RegistryError {
+pub(super) fn path_error(source: PathError) -> RegistryError {
     RegistryError::Path { name: String::from("built in"), version: String::from("v1"), source }
 }
 
@@ -43,7 +44,7 @@ fn schema_error(source: SchemaError) -> RegistryError {
     RegistryError::Schema { name: String::from("built in"), version: String::from("v1"), source }
 }
 
-fn set_columns(
+pub(super) fn set_columns(
     registry: &mut Registry,
     id: ResourceId,
     columns: Result<Vec<Column>, PathError>,
@@ -55,7 +56,7 @@ fn set_columns(
     Ok(())
 }
 
-fn column(name: &str, kind: &str, cell: Cell) -> Column {
+pub(super) fn column(name: &str, kind: &str, cell: Cell) -> Column {
     Column {
         name: String::from(name),
         kind: String::from(kind),
@@ -66,7 +67,7 @@ fn column(name: &str, kind: &str, cell: Cell) -> Column {
     }
 }
 
-fn path_column(name: &str, path: &str) -> Result<Column, PathError> {
+pub(super) fn path_column(name: &str, path: &str) -> Result<Column, PathError> {
     Ok(column(name, "string", Cell::Path(JsonPath::parse(path)?)))
 }
 
@@ -121,7 +122,7 @@ fn events_view(registry: &Registry, id: ResourceId) -> Result<View, SchemaError>
     })
 }
 
-fn document(group: &str, names: &Value, scope: &str, version: &Value) -> Value {
+pub(super) fn document(group: &str, names: &Value, scope: &str, version: &Value) -> Value {
     let mut version = version.clone();
     version["name"] = json!("v1");
     version["served"] = json!(true);

@@ -11,10 +11,12 @@ pub(crate) enum Cell {
     Path(JsonPath),
     /// The time since the first thing that any of the paths finds.
     Age(Vec<JsonPath>),
-    /// How many entries the map has.
+    /// How many entries the map or the list has.
     Count(JsonPath),
     /// `kind/name` of what an event is about.
     Subject(JsonPath),
+    /// `Kind/name` of what a binding refers to.
+    Reference(JsonPath),
 }
 
 /// One column.

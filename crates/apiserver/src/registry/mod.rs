@@ -3,7 +3,9 @@
 //! Holds: kinds are data. They come from CustomResourceDefinition documents, the built-in ones from documents in this
 //! crate, and never change while a server is open. Code that treats a kind specially asks for its [`Nature`].
 
+mod access;
 pub(crate) mod builtin;
+mod cluster;
 pub(crate) mod column;
 pub(crate) mod crd;
 
@@ -15,6 +17,7 @@ use crate::rules::Rules;
 use crate::schema::Schema;
 use column::Column;
 
+pub use cluster::ClusterKind;
 pub use crd::RegistryError;
 
 /// The place of a resource in the registry.
@@ -34,6 +37,32 @@ pub(crate) enum Nature {
     Secret,
     Event,
     Lease,
+    /// ServiceAccounts, roles and their bindings.
+    Access(AccessKind),
+    /// What a cluster has and a single host has not; registered where it is asked for.
+    Cluster(ClusterKind),
+}
+
+/// The kinds of access.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AccessKind {
+    ServiceAccount,
+    Role,
+    ClusterRole,
+    RoleBinding,
+    ClusterRoleBinding,
+}
+
+impl AccessKind {
+    /// Whether this is a role or a binding of one.
+    fn is_rbac(self) -> bool {
+        match self {
+            AccessKind::ServiceAccount => false,
+            AccessKind::Role | AccessKind::ClusterRole | AccessKind::RoleBinding | AccessKind::ClusterRoleBinding => {
+                true
+            }
+        }
+    }
 }
 
 impl Nature {
@@ -41,7 +70,12 @@ impl Nature {
     pub(crate) fn has_generation(self) -> bool {
         match self {
             Nature::Custom => true,
-            Nature::Namespace | Nature::Secret | Nature::Event | Nature::Lease => false,
+            Nature::Namespace
+            | Nature::Secret
+            | Nature::Event
+            | Nature::Lease
+            | Nature::Access(_)
+            | Nature::Cluster(_) => false,
         }
     }
 
@@ -49,7 +83,7 @@ impl Nature {
     pub(crate) fn takes_unconditional_update(self) -> bool {
         match self {
             Nature::Custom | Nature::Lease => false,
-            Nature::Namespace | Nature::Secret | Nature::Event => true,
+            Nature::Namespace | Nature::Secret | Nature::Event | Nature::Access(_) | Nature::Cluster(_) => true,
         }
     }
 
@@ -57,15 +91,26 @@ impl Nature {
     pub(crate) fn creates_on_update(self) -> bool {
         match self {
             Nature::Event | Nature::Lease => true,
-            Nature::Custom | Nature::Namespace | Nature::Secret => false,
+            Nature::Access(kind) => kind.is_rbac(),
+            Nature::Custom | Nature::Namespace | Nature::Secret | Nature::Cluster(_) => false,
         }
+    }
+
+    /// Whether a new object may come with its status.
+    pub(crate) fn begins_with_status(self) -> bool {
+        self == Nature::Cluster(ClusterKind::Node)
     }
 
     /// Whether strategic merge patches are understood.
     pub(crate) fn takes_strategic_merge(self) -> bool {
         match self {
             Nature::Custom => false,
-            Nature::Namespace | Nature::Secret | Nature::Event | Nature::Lease => true,
+            Nature::Namespace
+            | Nature::Secret
+            | Nature::Event
+            | Nature::Lease
+            | Nature::Access(_)
+            | Nature::Cluster(_) => true,
         }
     }
 }
@@ -186,9 +231,18 @@ pub(crate) struct Registry {
 
 impl Registry {
     /// The built-in kinds and those of the documents.
+    #[cfg(test)]
     pub(crate) fn build(documents: &[Value]) -> Result<Registry, RegistryError> {
+        Registry::with_kinds(documents, &[])
+    }
+
+    /// The built-in kinds, those of clusters that are wanted, and those of the documents.
+    pub(crate) fn with_kinds(documents: &[Value], kinds: &[ClusterKind]) -> Result<Registry, RegistryError> {
         let mut registry = Registry { resources: Vec::new(), views: Vec::new() };
         builtin::register(&mut registry)?;
+        for kind in kinds {
+            cluster::register(&mut registry, *kind)?;
+        }
         for document in documents {
             crd::register(&mut registry, document, Nature::Custom)?;
         }

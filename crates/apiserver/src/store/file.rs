@@ -12,6 +12,7 @@ use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageErro
 
 use super::Key;
 use super::transaction::Layer;
+use crate::access::token::KEY_LENGTH;
 use crate::registry::{Registry, ResourceId};
 
 const OBJECTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("objects");
@@ -20,6 +21,9 @@ const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 /// What the file says it is. The number rises when an older program could not read the file any more.
 const FORMAT: &[u8] = b"embedded-kubernetes-api 1";
 const FORMAT_NAME: &[u8] = b"embedded-kubernetes-api ";
+
+/// The entry with the key of tokens. A file from before tokens has none yet.
+const TOKEN_KEY: &str = "token-key";
 
 /// Between group and plural of a resource, namespace and name in a key: no name holds it.
 const SEPARATOR: char = '\u{0}';
@@ -90,6 +94,8 @@ pub(crate) struct ObjectFile {
 pub(crate) struct Loaded {
     pub(crate) revision: u64,
     pub(crate) objects: Vec<(Key, Bytes)>,
+    /// The key that tokens of ServiceAccounts are signed with.
+    pub(crate) token_key: Option<[u8; KEY_LENGTH]>,
     /// Resources with objects that no registered kind claims; they stay in the file untouched.
     pub(crate) unclaimed: std::collections::BTreeSet<String>,
 }
@@ -127,7 +133,8 @@ impl ObjectFile {
         check_format(path, entry("format")?.as_deref())?;
         let revision = entry("revision")?.and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes);
         let revision = revision.ok_or_else(|| damaged("it holds no resource version".into()))?;
-        let mut loaded = Loaded { revision, ..Loaded::default() };
+        let token_key = entry(TOKEN_KEY)?.and_then(|bytes| bytes.try_into().ok());
+        let mut loaded = Loaded { revision, token_key, ..Loaded::default() };
         let objects = read.open_table(OBJECTS).map_err(|error| damaged(error.into()))?;
         for entry in objects.iter().map_err(|error| damaged(error.into()))? {
             let (key, value) = entry.map_err(|error| damaged(error.into()))?;
@@ -137,6 +144,14 @@ impl ObjectFile {
             }
         }
         Ok(loaded)
+    }
+
+    /// Keeps the key of tokens. After a crash in the middle there is none yet, and no token either.
+    pub(crate) fn keep_token_key(&self, key: &[u8; KEY_LENGTH]) -> Result<(), redb::Error> {
+        let write = self.database.begin_write()?;
+        write.open_table(META)?.insert(TOKEN_KEY, key.as_slice())?;
+        write.commit()?;
+        Ok(())
     }
 
     /// Makes the changes of a batch durable, all or none. When this fails, what is on disk is unknown until the next open.

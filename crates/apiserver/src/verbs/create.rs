@@ -70,6 +70,7 @@ impl Writing<'_, '_, '_> {
             metadata::set(object, "generation", json!(1));
         }
         if self.view().status
+            && !self.nature().begins_with_status()
             && let Some(fields) = object.as_object_mut()
         {
             fields.remove("status");

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{Answer, Core, Outcome, Target, WriteOptions, Writing};
 use crate::metadata;
 use crate::refusal::Refusal;
-use crate::registry::Nature;
+use crate::registry::{ClusterKind, Nature};
 use crate::sources::seconds;
 use crate::store::transaction::Transaction;
 use crate::store::{Key, Stored};
@@ -35,6 +35,8 @@ pub(crate) struct DeleteOptions {
     pub(crate) uid: Option<String>,
     /// The resourceVersion that the object must have.
     pub(crate) resource_version: Option<String>,
+    /// How long the object gets to end, in seconds, where its kind ends gracefully.
+    pub(crate) grace: Option<i64>,
 }
 
 /// Namespaces that are always there.
@@ -96,7 +98,7 @@ impl Writing<'_, '_, '_> {
             Propagation::Foreground => self.hold_for_dependents(&key, &existing),
             Propagation::Background => {}
         }
-        self.erase(&key);
+        self.erase_within(&key, options.grace);
         self.settle();
         let answer = match self.tx.get(&key) {
             Some(marked) => Answer::Object(marked),
@@ -133,10 +135,18 @@ impl Writing<'_, '_, '_> {
 
     /// Removes an object, or marks it as being deleted when finalizers hold it. Marking twice changes nothing.
     pub(super) fn erase(&mut self, key: &Key) {
+        self.erase_within(key, None);
+    }
+
+    fn erase_within(&mut self, key: &Key, grace: Option<i64>) {
         let Some(stored) = self.tx.get(key) else {
             return;
         };
         let mut object = stored.object();
+        if self.core.registry.resource(key.resource).nature == Nature::Cluster(ClusterKind::Pod) {
+            self.erase_pod(key, object, grace);
+            return;
+        }
         let is_namespace = self.core.registry.resource(key.resource).nature == Nature::Namespace;
         if metadata::finalizers(&object).is_empty() && !is_namespace {
             self.tx.remove(key.clone(), object);

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::{access, cluster};
 use crate::metadata;
 use crate::refusal::Cause;
 use crate::registry::Nature;
@@ -24,7 +25,8 @@ pub(crate) fn complete_new(nature: Nature, object: &mut Value) {
             object["spec"] = json!({"finalizers": ["kubernetes"]});
             object["status"] = json!({"phase": "Active"});
         }
-        Nature::Custom | Nature::Secret | Nature::Event | Nature::Lease => {}
+        Nature::Cluster(kind) => cluster::complete_new(kind, object),
+        Nature::Custom | Nature::Secret | Nature::Event | Nature::Lease | Nature::Access(_) => {}
     }
 }
 
@@ -33,7 +35,8 @@ pub(crate) fn complete(nature: Nature, object: &mut Value) {
     match nature {
         Nature::Namespace => label_with_name(object),
         Nature::Secret => merge_string_data(object),
-        Nature::Custom | Nature::Event | Nature::Lease => {}
+        Nature::Access(kind) => access::complete(kind, object),
+        Nature::Custom | Nature::Event | Nature::Lease | Nature::Cluster(_) => {}
     }
 }
 
@@ -68,11 +71,13 @@ pub(crate) fn faults(nature: Nature, object: &Value, old: Option<&Value>) -> Vec
     match nature {
         Nature::Secret => secret_faults(object, old),
         Nature::Event => event_faults(object),
+        Nature::Access(kind) => access::faults(kind, object, old),
+        Nature::Cluster(kind) => cluster::faults(kind, object, old),
         Nature::Custom | Nature::Namespace | Nature::Lease => Vec::new(),
     }
 }
 
-fn secret_faults(object: &Value, old: Option<&Value>) -> Vec<Cause> {
+pub(super) fn secret_faults(object: &Value, old: Option<&Value>) -> Vec<Cause> {
     let mut causes = Vec::new();
     let values = object["data"].as_object().into_iter().flatten();
     let mut bytes = 0_u64;

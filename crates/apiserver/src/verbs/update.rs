@@ -99,6 +99,7 @@ impl Writing<'_, '_, '_> {
         let key = self.key(&self.target.name);
         let released = metadata::is_deleting(&object)
             && metadata::finalizers(&object).is_empty()
+            && metadata::of(&object)["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
             && self.nature() != Nature::Namespace;
         let object = self.stored(object);
         let changed = if released { self.tx.remove(key, object) } else { self.tx.put(key, object) };
@@ -155,7 +156,12 @@ impl Writing<'_, '_, '_> {
         match self.nature() {
             // Only the server finishes a namespace.
             Nature::Namespace => copy_field(old, &mut new, "spec"),
-            Nature::Custom | Nature::Secret | Nature::Event | Nature::Lease => {}
+            Nature::Custom
+            | Nature::Secret
+            | Nature::Event
+            | Nature::Lease
+            | Nature::Access(_)
+            | Nature::Cluster(_) => {}
         }
         kinds::complete(self.nature(), &mut new);
         (new, causes)

@@ -15,19 +15,19 @@ use crate::setup::{Listening, bounded, in_memory};
 
 /// kubectl with the kubeconfig of one server.
 #[derive(Clone)]
-struct Kubectl {
-    program: PathBuf,
-    kubeconfig: PathBuf,
-    home: PathBuf,
-    minor: u32,
+pub(crate) struct Kubectl {
+    pub(crate) program: PathBuf,
+    pub(crate) kubeconfig: PathBuf,
+    pub(crate) home: PathBuf,
+    pub(crate) minor: u32,
 }
 
 /// What a run printed.
 #[derive(Debug)]
-struct Run {
-    well: bool,
-    out: String,
-    err: String,
+pub(crate) struct Run {
+    pub(crate) well: bool,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 fn find() -> Option<PathBuf> {
@@ -61,11 +61,11 @@ impl Kubectl {
         command
     }
 
-    fn run(&self, arguments: &[&str]) -> Run {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Run {
         self.run_with(arguments, "")
     }
 
-    fn run_with(&self, arguments: &[&str], input: &str) -> Run {
+    pub(crate) fn run_with(&self, arguments: &[&str], input: &str) -> Run {
         let mut child = self.command(arguments).stdin(Stdio::piped()).spawn().expect("kubectl starts");
         let mut stdin = child.stdin.take().expect("its input");
         stdin.write_all(input.as_bytes()).expect("written");
@@ -77,18 +77,18 @@ impl Kubectl {
 }
 
 impl Run {
-    fn ok(self) -> String {
+    pub(crate) fn ok(self) -> String {
         assert!(self.well, "{self:?}");
         self.out
     }
 
-    fn fails(self, with: &str) {
+    pub(crate) fn fails(self, with: &str) {
         assert!(!self.well && self.err.contains(with), "{self:?}");
     }
 }
 
 /// Runs the case in a thread of its own, for kubectl blocks.
-async fn with_kubectl(case: fn(&Kubectl)) {
+pub(crate) async fn with_kubectl(case: fn(&Kubectl)) {
     let Some(program) = find() else {
         return;
     };

@@ -8,15 +8,22 @@
     reason = "tests: a helper that cannot go on fails its test, and what is skipped is said"
 )]
 
+mod accounts;
+mod certificates;
+mod cluster;
 mod creating;
 mod deleting;
 mod durability;
+mod escalating;
 mod helpers;
 mod kubectl;
+mod kubectl_access;
+mod limits;
 mod listing;
 mod patching;
 mod programs;
 mod raw;
+mod rights;
 mod schemas;
 mod security;
 mod setup;

@@ -11,7 +11,7 @@ use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, GroupVersionKind};
 use lvault_apiserver::tls::{Identity, kubeconfig};
-use lvault_apiserver::{ApiServer, Config};
+use lvault_apiserver::{ApiServer, Config, User};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -86,6 +86,11 @@ pub(crate) async fn in_memory() -> ApiServer {
     ApiServer::open(Config::in_memory(kinds())).await.expect("opens")
 }
 
+/// A client in the same process with the rights of this user.
+pub(crate) fn client_as(server: &ApiServer, user: User) -> Http {
+    Http(Client::new(server.service_as(user), "default"))
+}
+
 /// A client in the same process.
 pub(crate) fn client(server: &ApiServer) -> Client {
     Client::new(server.service(), "default")
@@ -130,8 +135,17 @@ impl Listening {
         Client::try_from(config).expect("a client")
     }
 
+    /// A client with a kubeconfig of its own.
+    pub(crate) async fn client_of(&self, kubeconfig: &str) -> Http {
+        Http(Client::try_from(self.config_of(kubeconfig).await).expect("a client"))
+    }
+
     async fn config(&self, token: &str) -> kube::Config {
-        let parsed = Kubeconfig::from_yaml(&self.kubeconfig(token)).expect("a kubeconfig");
+        self.config_of(&self.kubeconfig(token)).await
+    }
+
+    async fn config_of(&self, text: &str) -> kube::Config {
+        let parsed = Kubeconfig::from_yaml(text).expect("a kubeconfig");
         let mut config =
             kube::Config::from_custom_kubeconfig(parsed, &KubeConfigOptions::default()).await.expect("a config");
         // A refusal is to be seen, not repeated fifteen times.
@@ -187,6 +201,41 @@ where
 
 pub(crate) async fn open_file(file: &Path) -> ApiServer {
     ApiServer::open(Config::in_file(file, kinds())).await.expect("opens")
+}
+
+/// A user of a server, whichever way it is reached: the owner's client, acting as another (`kubectl --as`).
+impl Http {
+    /// Sends with the rights of this user.
+    pub(crate) async fn as_user(&self, user: &str, method: Method, path: &str, body: &Value) -> Answer {
+        let kind = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
+        let bytes = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+        self.send(method, path, &[("impersonate-user", user), ("content-type", kind)], bytes).await
+    }
+
+    /// Makes a ClusterRole with these rules and binds it to this user, everywhere.
+    pub(crate) async fn grant(&self, role: &str, user: &str, rules: &Value) {
+        let object = json!({"metadata": {"name": role}, "rules": rules});
+        self.post(CLUSTER_ROLES, &object).await.expect(201);
+        self.post(CLUSTER_BINDINGS, &binding(role, "ClusterRole", role, user)).await.expect(201);
+    }
+}
+
+pub(crate) const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
+pub(crate) const CLUSTER_ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+pub(crate) const CLUSTER_BINDINGS: &str = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
+pub(crate) const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles";
+pub(crate) const BINDINGS: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings";
+pub(crate) const ACCOUNTS: &str = "/api/v1/namespaces/default/serviceaccounts";
+
+/// A binding of a role to a user.
+pub(crate) fn binding(name: &str, kind: &str, role: &str, user: &str) -> Value {
+    json!({"metadata": {"name": name}, "roleRef": {"kind": kind, "name": role},
+           "subjects": [{"kind": "User", "name": user}]})
+}
+
+/// A rule about resources.
+pub(crate) fn rule(verbs: &[&str], groups: &[&str], resources: &[&str], names: &[&str]) -> Value {
+    json!({"verbs": verbs, "apiGroups": groups, "resources": resources, "resourceNames": names})
 }
 
 /// Nothing in these tests takes longer.

@@ -99,7 +99,15 @@ async fn what_there_is_can_be_discovered() {
             .iter()
             .map(|group| group["name"].as_str().expect("name"))
             .collect();
-        assert_eq!(groups, ["coordination.k8s.io", "events.k8s.io", "example.com"]);
+        let expected = [
+            "coordination.k8s.io",
+            "rbac.authorization.k8s.io",
+            "events.k8s.io",
+            "example.com",
+            "authentication.k8s.io",
+            "authorization.k8s.io",
+        ];
+        assert_eq!(groups, expected);
         let resources = http.get("/apis/example.com/v1").await.expect(200);
         let resources: Vec<&str> = resources["resources"]
             .as_array()
@@ -112,7 +120,7 @@ async fn what_there_is_can_be_discovered() {
         http.get("/apis/none.com").await.refused(404, "NotFound");
         http.get("/apis/example.com/v9").await.refused(404, "NotFound");
 
-        for (path, count) in [("/api", 1), ("/apis", 3)] {
+        for (path, count) in [("/api", 1), ("/apis", 6)] {
             let aggregated = accepting(&http, path, AGGREGATED).await.expect(200);
             assert_eq!(aggregated["kind"], "APIGroupDiscoveryList");
             assert_eq!(aggregated["items"].as_array().expect("items").len(), count, "{path}");
