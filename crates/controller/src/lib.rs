@@ -12,6 +12,7 @@
 mod api;
 mod config;
 mod driver;
+mod election;
 mod queue;
 mod request;
 mod storage;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use kube::Client;
 
 pub use config::{Config, InvalidConfig};
+pub use election::{Election, ElectionError};
 pub use request::{CHECK_ANSWERED, CHECK_REQUESTED, check_is_answered};
 pub use storage::{Decision, Finding, Known, RepositoryCheck, StorageCheck, Target, Verdict, decide};
 

@@ -80,6 +80,7 @@ impl Agent {
             Effect::DropFinalizer => {
                 self.write_finalizers(view, false).await?;
                 self.troubles.forget(&id);
+                self.events.forget(&id);
                 return Ok(After::Gone(id));
             }
             Effect::Begin(attempt) => self.write_begin(view, attempt).await?,

@@ -1,0 +1,59 @@
+//! What cannot work is said where the user looks.
+
+use serde_json::json;
+
+use crate::cluster::{Cluster, NAMESPACE, NODE};
+
+#[test]
+fn a_namespace_that_has_not_consented() {
+    let cluster = Cluster::with_start_deadline("3s");
+    cluster.create(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team"}}));
+    cluster.create(&json!({"apiVersion": "topolvm.io/v1", "kind": "SnapshotBackupStorage",
+        "metadata": {"name": "main", "namespace": "team"},
+        "spec": {"validateOnCreate": false,
+                 "storage": {"provider": "local", "local": {"path": cluster.root.join("repositories")}}}}));
+    cluster.volume("v");
+    cluster.snapshot("s", "v", "team", 3);
+    let said = cluster.until("the status says why", || cluster.transfer("s")?.message);
+    assert!(said.contains("cannot list resource \"pods\"") && said.contains("set up for storages"), "{said}");
+    assert!(cluster.pods().is_empty());
+}
+
+#[test]
+fn a_folder_of_the_host_that_was_not_allowed() {
+    let cluster = Cluster::new();
+    cluster.create(&json!({"apiVersion": "topolvm.io/v1", "kind": "SnapshotBackupStorage",
+        "metadata": {"name": "main", "namespace": NAMESPACE},
+        "spec": {"validateOnCreate": false, "storage": {"provider": "local", "local": {"path": "/etc"}}}}));
+    cluster.volume("v");
+    cluster.snapshot("s", "v", NAMESPACE, 3);
+    let message = cluster.fails("s");
+    assert!(message.contains("the folder /etc of the node") && message.contains("--local-storage"), "{message}");
+    assert!(cluster.pods().is_empty());
+}
+
+#[test]
+fn a_storage_whose_secret_is_missing() {
+    let cluster = Cluster::with_start_deadline("3s");
+    cluster.storage_without_secret(NAMESPACE, "main");
+    cluster.volume("v");
+    cluster.snapshot("s", "v", NAMESPACE, 3);
+    let message = cluster.fails("s");
+    assert!(message.contains(&format!("the storage {NAMESPACE}/main")), "{message}");
+    for reason in ["SnapshotWaiting", "SnapshotFailed"] {
+        cluster.until(&format!("an event says {reason}"), || {
+            cluster.events("s").iter().any(|(told, _)| told == reason).then_some(())
+        });
+    }
+}
+
+#[test]
+fn volumes_of_other_nodes_are_nobodys_here() {
+    let cluster = Cluster::new();
+    cluster.create(&json!({"apiVersion": "topolvm.io/v1", "kind": "LogicalVolume", "metadata": {"name": "far"},
+                           "spec": {"name": "far", "nodeName": "n2", "size": "1Gi"}}));
+    cluster.volume("near");
+    let far = cluster.get("far").unwrap();
+    assert!(far.status.is_none() && far.metadata.finalizers.is_none(), "{far:?}");
+    assert_ne!(NODE, "n2");
+}
