@@ -28,6 +28,58 @@ pub(crate) fn base() -> Vec<Value> {
     listed("base").iter().flat_map(|file| documents("base", file)).collect()
 }
 
+/// The chart with its default values, installed into lvault-system. Its templates substitute values and do nothing else.
+fn rendered(file: &str) -> Vec<Value> {
+    let values = documents("chart", "values.yaml").remove(0);
+    let text = std::fs::read_to_string(folder("chart").join("templates").join(file)).unwrap();
+    let mut rendered = String::new();
+    let mut rest = text.as_str();
+    while let Some((before, after)) = rest.split_once("{{ ") {
+        let (expression, after) = after.split_once(" }}").expect("it ends");
+        rendered.push_str(before);
+        match expression.strip_prefix(".Values.") {
+            Some(path) => match &values[path.split('.').next().unwrap()] {
+                Value::Object(group) => rendered.push_str(&group[path.split_once('.').unwrap().1].to_string()),
+                Value::String(value) => rendered.push_str(value),
+                other => panic!("{file}: {expression}: {other}"),
+            },
+            None if expression == ".Release.Namespace" => rendered.push_str("lvault-system"),
+            None => panic!("{file}: {expression} is no substitution of a value"),
+        }
+        rest = after;
+    }
+    rendered.push_str(rest);
+    serde_yaml_ng::Deserializer::from_str(&rendered).map(|document| Value::deserialize(document).unwrap()).collect()
+}
+
+#[test]
+fn the_chart_has_the_same_content() {
+    let kustomization = documents("base", "kustomization.yaml").remove(0);
+    let image = &kustomization["images"][0];
+    let image = format!("{}:{}", image["newName"].as_str().unwrap(), image["newTag"].as_str().unwrap());
+    let mut files = listed("base");
+    // Helm makes the namespace itself.
+    files.retain(|file| file != "namespace.yaml");
+    for file in &files {
+        let mut base = documents("base", file);
+        for document in &mut base {
+            if let Some(of_container) = document.pointer_mut("/spec/template/spec/containers/0/image") {
+                assert_eq!(of_container, "lvault", "the name that the kustomization replaces");
+                *of_container = Value::String(image.clone());
+            }
+        }
+        assert_eq!(rendered(file), base, "{file}");
+    }
+    let count = |folder: PathBuf| std::fs::read_dir(folder).unwrap().count();
+    assert_eq!(count(folder("chart").join("templates")), files.len());
+    for file in listed("crds") {
+        assert_eq!(documents("chart/crds", &file), documents("crds", &file));
+    }
+    let version = documents("chart", "Chart.yaml").remove(0)["appVersion"].clone();
+    assert_eq!(version, env!("CARGO_PKG_VERSION"));
+    assert!(image.ends_with(env!("CARGO_PKG_VERSION")));
+}
+
 #[test]
 fn every_manifest_is_listed() {
     for name in ["base", "crds"] {
