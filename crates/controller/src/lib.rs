@@ -1,4 +1,5 @@
-//! Cluster-wide reconcilers: so far the one that finds out whether a SnapshotBackupStorage can be used.
+//! Cluster-wide reconcilers: one finds out whether a SnapshotBackupStorage can be used, one releases what is left of nodes
+//! that are gone; and the election of the replica that works.
 //!
 //! What holds in this crate:
 //! - It talks to a Kubernetes API through [`kube::Client`] and to nothing else; storages are tried through
@@ -9,6 +10,7 @@
 //! - One slow, stuck, malformed or broken storage does not hold up another one.
 //! - No password stands in a status, an error or a log.
 
+mod abandoned;
 mod api;
 mod config;
 mod driver;
@@ -22,6 +24,7 @@ use std::sync::Arc;
 
 use kube::Client;
 
+pub use abandoned::{ABANDONED, release_abandoned};
 pub use config::{Config, InvalidConfig};
 pub use election::{Election, ElectionError};
 pub use request::{CHECK_ANSWERED, CHECK_REQUESTED, check_is_answered};

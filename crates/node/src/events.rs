@@ -54,11 +54,19 @@ impl Events {
     /// Tells what the object's status says and was not told yet.
     pub(crate) async fn tell(&self, client: &Client, object: &LogicalVolume, node: &str, now: Timestamp) {
         let Ok(id) = VolumeId::parse(object.uid().as_deref().unwrap_or_default()) else { return };
-        for told in self.news(&id, object, now) {
+        let (first, news) = self.news(&id, object, now);
+        let api: Api<Event> = Api::namespaced(client.clone(), NAMESPACE);
+        for told in news {
             let event = event(object, &told, node, now);
-            let api: Api<Event> = Api::namespaced(client.clone(), NAMESPACE);
-            match tokio::time::timeout(ANSWER, api.create(&PostParams::default(), &event)).await {
-                Ok(Ok(_)) => {}
+            // An agent that was started again may have told it before: that is looked up, and costs no write.
+            let written = async {
+                if first && api.get_opt(&event.name_any()).await?.is_some() {
+                    return Ok(());
+                }
+                api.create(&PostParams::default(), &event).await.map(drop)
+            };
+            match tokio::time::timeout(ANSWER, written).await {
+                Ok(Ok(())) => {}
                 Ok(Err(kube::Error::Api(status))) if status.code == 409 => {}
                 Ok(Err(problem)) => debug!("cannot write an event of {}: {problem}", object.name_any()),
                 Err(_) => debug!("writing an event of {} took too long", object.name_any()),
@@ -66,13 +74,14 @@ impl Events {
         }
     }
 
-    fn news(&self, id: &VolumeId, object: &LogicalVolume, now: Timestamp) -> Vec<Told> {
+    /// What was not told yet, and whether this agent sees the object for the first time.
+    fn news(&self, id: &VolumeId, object: &LogicalVolume, now: Timestamp) -> (bool, Vec<Told>) {
         let story = story(object);
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let first = !told.contains_key(id);
         let known = told.entry(id.clone()).or_default();
         let news: Vec<Told> = story.into_iter().filter(|told| known.insert(told.key())).collect();
-        if first && is_history(object, now) { Vec::new() } else { news }
+        (first, if first && is_history(object, now) { Vec::new() } else { news })
     }
 
     /// Forgets a volume that is gone.

@@ -41,6 +41,9 @@ pub trait Launcher: Send + Sync {
     /// Told before every look at a volume: the namespace of its storage. Only executors that are objects need it.
     fn locate(&self, _id: &VolumeId, _namespace: &str) {}
 
+    /// Told when a volume is gone, with all its executors.
+    fn forget(&self, _id: &VolumeId) {}
+
     /// Whether executors find their storage's Secret themselves, so that their task needs no password.
     fn mounts_secrets(&self) -> bool {
         false

@@ -81,6 +81,7 @@ impl Agent {
                 self.write_finalizers(view, false).await?;
                 self.troubles.forget(&id);
                 self.events.forget(&id);
+                self.launcher.forget(&id);
                 return Ok(After::Gone(id));
             }
             Effect::Begin(attempt) => self.write_begin(view, attempt).await?,

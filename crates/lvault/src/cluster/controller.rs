@@ -40,7 +40,8 @@ pub async fn run(place: &Place, args: ControllerArgs) -> Result<(), CliError> {
         tokio::select! {
             biased;
             () = election.keep() => Err(failed("another controller has taken over, or the API did not answer in time".to_owned())),
-            ended = lvault_controller::run(client, Config::default(), std::future::pending()) => {
+            () = lvault_controller::release_abandoned(client.clone(), args.abandoned_interval) => Ok(()),
+            ended = lvault_controller::run(client.clone(), Config::default(), std::future::pending()) => {
                 Err(failed(ended.err().map(|error| with_causes(&error)).unwrap_or_default()))
             }
         }

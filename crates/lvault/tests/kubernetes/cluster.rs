@@ -32,6 +32,8 @@ pub(crate) struct Asked {
     pub(crate) refused: BTreeSet<String>,
     /// The verbs that were used of each rule, as `<role> <number> <verb>`.
     pub(crate) used: BTreeSet<String>,
+    /// How often the controller has looked for volumes of nodes that are gone.
+    pub(crate) lists_of_volumes: usize,
 }
 
 pub(crate) struct Cluster {
@@ -43,17 +45,34 @@ pub(crate) struct Cluster {
     _server: ApiServer,
     pub(crate) runtime: Runtime,
     pub(crate) root: PathBuf,
-    start_deadline: &'static str,
+    times: Times,
     _home: TempDir,
+}
+
+/// What differs from test to test.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Times {
+    /// How long an attempt may wait for what it needs.
+    pub(crate) start_deadline: &'static str,
+    /// How long a pod may take to start.
+    pub(crate) pod_start: &'static str,
+    /// How long an executor may be silent.
+    pub(crate) lease: &'static str,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Times { start_deadline: "60s", pod_start: "2s", lease: "5s" }
+    }
 }
 
 impl Cluster {
     pub(crate) fn new() -> Cluster {
-        Cluster::with_start_deadline("60s")
+        Cluster::with(Times::default())
     }
 
-    /// With another time for attempts to begin.
-    pub(crate) fn with_start_deadline(start_deadline: &'static str) -> Cluster {
+    /// With other times.
+    pub(crate) fn with(times: Times) -> Cluster {
         let home = tempfile::Builder::new().prefix("lvault-cluster-").tempdir().unwrap();
         let root = home.path().canonicalize().unwrap();
         fs::create_dir(root.join("repositories")).unwrap();
@@ -69,7 +88,7 @@ impl Cluster {
             _server: server,
             runtime,
             root,
-            start_deadline,
+            times,
             _home: home,
         };
         cluster.start_agent();
@@ -84,8 +103,9 @@ impl Cluster {
         let (state, kubeconfig, local) = (path("state"), path("lvault-node"), path("repositories"));
         let args = ["--kubeconfig", &kubeconfig, "--state-dir", &state, "node", "--engine", "directory"];
         let who = ["--node-name", NODE, "--pod-name", "agent", "--namespace", NAMESPACE, "--local-storage", &local];
-        let times = ["--resync", "1s", "--executor-start-deadline", "2s", "--lease-duration", "5s"];
-        let more = ["--start-deadline", self.start_deadline, "--health-listen", "127.0.0.1:0"];
+        let Times { start_deadline, pod_start, lease } = self.times;
+        let times = ["--resync", "1s", "--executor-start-deadline", pod_start, "--lease-duration", lease];
+        let more = ["--start-deadline", start_deadline, "--health-listen", "127.0.0.1:0"];
         let args = [args.as_slice(), &who, &times, &more].concat();
         self.agent = Some(Program::lvault(&args, &self.root.join("agent.log")));
     }
@@ -102,7 +122,7 @@ impl Cluster {
         let kubeconfig = self.root.join("lvault-controller").display().to_string();
         let identity = format!("c{}", self.controllers.len());
         let args = ["--kubeconfig", &kubeconfig, "controller", "--namespace", NAMESPACE, "--identity", &identity];
-        let more = ["--lease-duration", "3s", "--health-listen", "127.0.0.1:0"];
+        let more = ["--lease-duration", "3s", "--abandoned-interval", "1s", "--health-listen", "127.0.0.1:0"];
         let args = [args.as_slice(), &more].concat();
         self.controllers.push(Program::lvault(&args, &self.root.join("controller.log")));
     }
@@ -306,6 +326,9 @@ fn note(asked: &Mutex<Asked>, decision: &Decision) {
         return;
     }
     let mut asked = asked.lock().unwrap();
+    if decision.user.name.ends_with(":lvault-controller") && decision.asked.resource == "logicalvolumes" {
+        asked.lists_of_volumes += 1;
+    }
     match &decision.grant {
         None => {
             asked.refused.insert(format!("{}: {:?}", decision.user.name, decision.asked));

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::cluster::{Cluster, NAMESPACE};
+use crate::cluster::{Cluster, NAMESPACE, Times};
 
 /// A cluster in which the first executor of a snapshot stands at the gate.
 fn at_the_gate() -> (Cluster, Pod) {
@@ -113,4 +113,21 @@ fn a_node_that_has_no_room_for_it() {
     let message = cluster.fails("s");
     assert!(message.contains("2 executors were lost") && message.contains("OutOfmemory"), "{message}");
     cluster.is_clean();
+}
+
+/// A lease cannot be renewed before the program runs, however long the image takes.
+#[test]
+fn an_image_that_takes_longer_than_a_lease() {
+    let cluster = Cluster::with(Times { pod_start: "60s", lease: "1s", ..Times::default() });
+    cluster.storage(NAMESPACE, "main");
+    cluster.volume("v");
+    cluster.kubelet.mood(|mood| mood.no_images = true);
+    cluster.snapshot("s", "v", NAMESPACE, 1);
+    cluster.until("its pod is there", || cluster.pods().pop());
+    let waits = std::time::Instant::now();
+    cluster.until("it has waited for three leases", || (waits.elapsed().as_secs() >= 3).then_some(()));
+    assert_eq!(cluster.pods().pop().unwrap().metadata.deletion_timestamp, None);
+    cluster.kubelet.mood(|mood| mood.no_images = false);
+    let ended = cluster.succeeds("s");
+    assert_eq!(ended.executor.unwrap().lost.unwrap_or(0), 0);
 }

@@ -5,8 +5,8 @@ use std::fs;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
-use kube::api::{Patch, PatchParams};
-use lvault_api::SnapshotBackupStorage;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use lvault_api::{LogicalVolume, SnapshotBackupStorage};
 use serde_json::json;
 
 use crate::cluster::{Cluster, NAMESPACE, NODE};
@@ -31,6 +31,10 @@ fn the_whole_way_needs_every_right_and_no_other() {
     assert_eq!(fs::read(restored.join("file")).unwrap(), fs::read(source.join("file")).unwrap());
     cluster.is_clean();
 
+    // An agent that is started again looks up what was told already.
+    cluster.terminate_agent();
+    cluster.start_agent();
+
     // One that hangs is ended and followed.
     cluster.kubelet.mood(|mood| mood.gate = true);
     cluster.snapshot("t", "v", NAMESPACE, 3);
@@ -51,6 +55,8 @@ fn the_whole_way_needs_every_right_and_no_other() {
     cluster.until("the second controller has checked it", || {
         lvault_controller::check_is_answered(&cluster.runtime.block_on(storages.get("main")).unwrap()).then_some(())
     });
+
+    a_node_that_is_gone(&cluster);
 
     let nodes: Api<Node> = Api::all(cluster.client.clone());
     let room = cluster.runtime.block_on(nodes.get(NODE)).unwrap().metadata.annotations.unwrap_or_default();
@@ -109,4 +115,32 @@ fn check(pod: &Pod) {
     assert_eq!(spec.service_account_name.as_deref(), Some("lvault-executor"));
     let owner = &pod.metadata.owner_references.as_ref().unwrap()[0];
     assert_eq!((owner.kind.as_str(), owner.name.as_str()), ("LogicalVolume", "s"));
+}
+
+/// What is left of a node that is gone is released when somebody says so, and not before.
+fn a_node_that_is_gone(cluster: &Cluster) {
+    cluster.create(&json!({"apiVersion": "topolvm.io/v1", "kind": "LogicalVolume",
+        "metadata": {"name": "gone", "finalizers": ["topolvm.io/logicalvolume", "example.com/other"]},
+        "spec": {"name": "gone", "nodeName": "n9", "size": "1Gi", "source": "v", "accessType": "ro",
+                 "onlineSnapshot": {"storage": {"name": "main", "namespace": NAMESPACE}}}}));
+    let uid = cluster.get("gone").unwrap().metadata.uid.unwrap();
+    cluster.create(&json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "left", "namespace": NAMESPACE, "finalizers": ["lvault.io/executor"],
+                     "labels": {"lvault.io/volume-uid": uid}},
+        "spec": {"nodeName": "n9", "containers": [{"name": "c", "image": "i"}]}}));
+    let volumes: Api<LogicalVolume> = Api::all(cluster.client.clone());
+    let label = json!({"metadata": {"labels": {"lvault.io/abandoned": "true"}}});
+    let (params, label) = (PatchParams::default(), Patch::Merge(&label));
+    cluster.runtime.block_on(volumes.patch("gone", &params, &label)).unwrap();
+    let before = cluster.asked.lock().unwrap().lists_of_volumes;
+    cluster.until("a controller has looked twice", || {
+        let looked = cluster.asked.lock().unwrap().lists_of_volumes;
+        (looked >= before + 2).then_some(())
+    });
+    let finalizers = |name: &str| cluster.get(name).unwrap().metadata.finalizers.unwrap_or_default();
+    assert_eq!(finalizers("gone").len(), 2, "it is not being deleted");
+    cluster.runtime.block_on(volumes.delete("gone", &DeleteParams::default())).unwrap();
+    cluster.until("it is released", || (finalizers("gone") == ["example.com/other"]).then_some(()));
+    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), NAMESPACE);
+    assert_eq!(cluster.runtime.block_on(pods.get("left")).unwrap().metadata.finalizers, None);
 }

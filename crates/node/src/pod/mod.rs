@@ -166,6 +166,10 @@ impl Launcher for PodLauncher {
         }
     }
 
+    fn forget(&self, id: &VolumeId) {
+        self.known().namespaces.remove(id);
+    }
+
     fn mounts_secrets(&self) -> bool {
         true
     }
