@@ -281,6 +281,9 @@ pub fn validate(volume: &LogicalVolume) -> Result<Validated, InvalidSpec> {
     let uid = volume.metadata.uid.as_deref().unwrap_or_default();
     let id = VolumeId::parse(uid).map_err(|e| invalid("metadata.uid", e.to_string()))?;
     check_name(&spec.name).map_err(|problem| invalid("spec.name", problem))?;
+    if let Some(source) = &spec.source {
+        check_name(source).map_err(|problem| invalid("spec.source", problem))?;
+    }
     let size = parse_size(&spec.size.0).map_err(|e| invalid("spec.size", e.to_string()))?;
     let wanted = match (&spec.source, &spec.online_snapshot, &spec.restore) {
         (None, None, None) => Wanted::Volume,
@@ -289,6 +292,7 @@ pub fn validate(volume: &LogicalVolume) -> Result<Validated, InvalidSpec> {
         }
         (Some(source), Some(online), None) => {
             let attempt = attempt("spec.onlineSnapshot.attempt", online.attempt)?;
+            check_storage(&online.storage).map_err(|problem| invalid("spec.onlineSnapshot.storage", problem))?;
             if online.content == Content::Block {
                 let problem = "copying blocks is not supported yet: use Filesystem or Auto".to_owned();
                 return Err(invalid("spec.onlineSnapshot.content", problem));
@@ -301,6 +305,7 @@ pub fn validate(volume: &LogicalVolume) -> Result<Validated, InvalidSpec> {
         }
         (None, None, Some(restore)) => {
             let attempt = attempt("spec.restore.attempt", restore.attempt)?;
+            check_storage(&restore.storage).map_err(|problem| invalid("spec.restore.storage", problem))?;
             check_path(&restore.path).map_err(|problem| invalid("spec.restore.path", problem))?;
             check_snapshot_id(&restore.snapshot_id).map_err(|problem| invalid("spec.restore.snapshotID", problem))?;
             Wanted::Restore { restore: restore.clone(), attempt }
@@ -319,6 +324,12 @@ pub fn validate(volume: &LogicalVolume) -> Result<Validated, InvalidSpec> {
 fn attempt(field: &'static str, number: i32) -> Result<Attempt, InvalidSpec> {
     let attempt = u32::try_from(number).ok().and_then(Attempt::new);
     attempt.ok_or_else(|| InvalidSpec { field, problem: format!("{number} is no attempt: they count from 1") })
+}
+
+/// A storage of another kind of name does not exist, and asking for it gets no answer that says so.
+fn check_storage(storage: &StorageReference) -> Result<(), String> {
+    check_name(&storage.name)?;
+    check_name(&storage.namespace)
 }
 
 /// The name stands in repository paths, so it is as plain as the names of Kubernetes objects (RFC 1123 subdomain).
@@ -398,6 +409,13 @@ mod tests {
 
         for name in ["", "A", "a/b", "..", "-a", "a..b", "a.-b", "a b"] {
             check(json!({"name": name}), Err("spec.name"));
+        }
+        for name in ["", " ", "a/b", "A", "../x"] {
+            let wrong = json!({"name": name});
+            check(json!({"source": name}), Err("spec.source"));
+            check(json!({"source": "d", "onlineSnapshot": {"storage": wrong}}), Err("spec.onlineSnapshot.storage"));
+            let restore = json!({"storage": {"name": "s", "namespace": name}, "path": "p", "snapshotID": id});
+            check(json!({"restore": restore}), Err("spec.restore.storage"));
         }
         check(json!({"size": "0"}), Err("spec.size"));
         check(json!({"size": "-1Gi"}), Err("spec.size"));

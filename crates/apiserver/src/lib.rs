@@ -10,12 +10,14 @@
 //! Holds: no module below this line knows what the kinds mean to their users.
 
 mod access;
+pub mod archive;
 mod clients;
 mod discovery;
 mod http;
 mod jsonpath;
 mod list;
 mod listen;
+mod managed;
 mod metadata;
 mod names;
 mod openapi;

@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
-use crate::refusal::{Cause, GroupKind, Refusal};
+use crate::refusal::{Cause, Refusal};
 use crate::registry::{Registry, ResourceId, ViewId};
 use crate::selector::{FieldSelector, LabelSelector};
 use crate::store::{Key, State, Stored};
@@ -219,9 +219,5 @@ fn read_token(text: &str) -> Result<Token, Refusal> {
 
 /// A refusal of list or watch options.
 pub(crate) fn bad_option(field: &str, detail: &str) -> Refusal {
-    Refusal::Invalid {
-        kind: GroupKind { group: String::from("meta.k8s.io"), kind: String::from("ListOptions") },
-        name: String::new(),
-        causes: vec![Cause::forbidden(field, detail)],
-    }
+    Refusal::invalid_options("ListOptions", Cause::forbidden(field, detail))
 }

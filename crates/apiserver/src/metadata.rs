@@ -67,6 +67,12 @@ pub(crate) fn set(object: &mut Value, field: &str, value: Value) {
     }
 }
 
+/// Takes the managers out of the metadata; null when there are none.
+pub(crate) fn take_managed_fields(object: &mut Value) -> Value {
+    let metadata = object.get_mut("metadata").and_then(Value::as_object_mut);
+    metadata.and_then(|fields| fields.remove("managedFields")).unwrap_or_default()
+}
+
 /// Brings metadata into shape. Answers the unknown fields that were dropped, or what has the wrong type.
 pub(crate) fn tidy(object: &mut Map<String, Value>) -> Result<Vec<String>, String> {
     let metadata = object.entry("metadata").or_insert_with(|| json!({}));
@@ -79,8 +85,8 @@ pub(crate) fn tidy(object: &mut Map<String, Value>) -> Result<Vec<String>, Strin
     }
     if let Some(fields) = metadata.as_object_mut() {
         fields.remove("selfLink");
-        fields.remove("managedFields");
-        fields.retain(|_, value| !is_empty(value));
+        // An empty list of managers is a request to forget them.
+        fields.retain(|name, value| name == "managedFields" || !is_empty(value));
     }
     Ok(unknown.into_iter().map(|path| format!("metadata.{path}")).collect())
 }
@@ -146,16 +152,23 @@ fn label_faults(labels: &Value, causes: &mut Vec<Cause>) {
 }
 
 fn annotation_faults(annotations: &Value, causes: &mut Vec<Cause>) {
-    let mut bytes = 0;
-    for (key, value) in annotations.as_object().into_iter().flatten() {
-        bytes += key.len() + value.as_str().unwrap_or_default().len();
+    let Some(annotations) = annotations.as_object() else {
+        return;
+    };
+    for key in annotations.keys() {
         if let Err(why) = names::qualified(&key.to_lowercase()) {
             causes.push(Cause::invalid("metadata.annotations", &json!(key), &why));
         }
     }
-    if bytes > ANNOTATION_BYTES {
+    if !annotations_fit(annotations) {
         causes.push(Cause::too_long("metadata.annotations", u64::try_from(ANNOTATION_BYTES).unwrap_or(u64::MAX)));
     }
+}
+
+/// Whether annotations are together no larger than they may be.
+pub(crate) fn annotations_fit(annotations: &Map<String, Value>) -> bool {
+    let bytes = |(key, value): (&String, &Value)| key.len() + value.as_str().unwrap_or_default().len();
+    annotations.iter().map(bytes).sum::<usize>() <= ANNOTATION_BYTES
 }
 
 fn finalizer_faults(metadata: &Value, causes: &mut Vec<Cause>) {
@@ -191,8 +204,8 @@ pub(crate) fn carry_over(old: &Value, new: &mut Value) -> Vec<Cause> {
     let mut causes = Vec::new();
     for field in IMMUTABLE {
         let (before, after) = (of(old)[field].clone(), of(new)[field].clone());
-        // A client that sends an older generation means nothing by it; the server counts.
-        if !after.is_null() && after != before && field != "generation" {
+        // A client that sends another generation or creation time means nothing by it: they are the server's.
+        if !after.is_null() && after != before && !matches!(field, "generation" | "creationTimestamp") {
             causes.push(Cause::invalid(format!("metadata.{field}"), &after, "field is immutable"));
         }
         set(new, field, before);
@@ -226,9 +239,11 @@ mod tests {
     #[test]
     fn metadata_is_brought_into_shape() {
         let mut object = json!({"metadata": {"name": "a", "labels": {}, "creationTimestamp": null, "odd": 1,
-                                             "managedFields": [{"manager": "x"}]}});
+                                             "managedFields": []}});
         let unknown = tidy(object.as_object_mut().expect("an object")).expect("tidy");
         assert_eq!(unknown, ["metadata.odd"]);
+        assert_eq!(take_managed_fields(&mut object), json!([]), "an empty list says something");
+        assert_eq!(take_managed_fields(&mut object), Value::Null);
         assert_eq!(object, json!({"metadata": {"name": "a"}}));
         let mut wrong = json!({"metadata": {"labels": {"a": 1}}});
         assert!(tidy(wrong.as_object_mut().expect("an object")).is_err());

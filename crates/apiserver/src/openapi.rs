@@ -82,6 +82,9 @@ fn metadata() -> Value {
             "ownerReferences": {"type": "array", "items": {"type": "object", "properties": {
                 "apiVersion": text, "kind": text, "name": text, "uid": text,
                 "controller": {"type": "boolean"}, "blockOwnerDeletion": {"type": "boolean"}}}},
+            "managedFields": {"type": "array", "items": {"type": "object", "properties": {
+                "manager": text, "operation": text, "apiVersion": text, "time": text, "fieldsType": text,
+                "fieldsV1": {"type": "object"}, "subresource": text}}},
         },
     })
 }
@@ -95,11 +98,11 @@ fn add_paths(paths: &mut serde_json::Map<String, Value>, registry: &Registry, vi
     paths.insert(many, json!({"get": operation(kind, "list", &[]), "post": operation(kind, "post", &WRITE)}));
     let on_one = json!({
         "get": operation(kind, "get", &[]), "put": operation(kind, "put", &WRITE),
-        "patch": operation(kind, "patch", &WRITE), "delete": operation(kind, "delete", &["dryRun"]),
+        "patch": operation(kind, "patch", &PATCH), "delete": operation(kind, "delete", &["dryRun"]),
     });
     if view.status {
         let status = json!({"get": operation(kind, "get", &[]), "put": operation(kind, "put", &WRITE),
-                            "patch": operation(kind, "patch", &WRITE)});
+                            "patch": operation(kind, "patch", &PATCH)});
         paths.insert(format!("{one}/status"), status);
     }
     paths.insert(one, on_one);
@@ -107,6 +110,8 @@ fn add_paths(paths: &mut serde_json::Map<String, Value>, registry: &Registry, vi
 
 /// The parameters that writes take.
 const WRITE: [&str; 3] = ["dryRun", "fieldManager", "fieldValidation"];
+/// The parameters that patches take.
+const PATCH: [&str; 4] = ["dryRun", "fieldManager", "fieldValidation", "force"];
 
 fn operation(kind: &Value, action: &str, parameters: &[&str]) -> Value {
     let parameter =

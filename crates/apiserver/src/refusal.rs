@@ -154,6 +154,14 @@ pub(crate) enum Refusal {
     AlreadyExists { resource: GroupResource, name: String },
     #[error("Operation cannot be fulfilled on {resource} \"{name}\": {why}")]
     Conflict { resource: GroupResource, name: String, why: String },
+    #[error("{}", conflicts(.causes))]
+    ApplyConflict {
+        /// The manager and the field of each conflict.
+        causes: Vec<(String, String)>,
+    },
+    /// An applied object that does not fit its schema: on a cluster an error without a reason, and so here.
+    #[error("{0}")]
+    Unfit(String),
     #[error("{kind} \"{name}\" is invalid: {}", joined(.causes))]
     Invalid { kind: GroupKind, name: String, causes: Vec<Cause> },
     #[error("the server rejected our request due to an error in our request")]
@@ -201,7 +209,30 @@ fn joined(causes: &[Cause]) -> String {
     }
 }
 
+/// Conflicts of an apply in words, by manager.
+fn conflicts(causes: &[(String, String)]) -> String {
+    if let [(manager, field)] = causes {
+        return format!("Apply failed with 1 conflict: conflict with {manager}: {field}");
+    }
+    let mut lines = Vec::new();
+    let mut last = None;
+    for (manager, field) in causes {
+        if last != Some(manager) {
+            lines.push(format!("conflicts with {manager}:"));
+            last = Some(manager);
+        }
+        lines.push(format!("- {field}"));
+    }
+    format!("Apply failed with {} conflicts: {}", causes.len(), lines.join("\n"))
+}
+
 impl Refusal {
+    /// The options of a request are wrong.
+    pub(crate) fn invalid_options(kind: &str, cause: Cause) -> Refusal {
+        let kind = GroupKind { group: String::from("meta.k8s.io"), kind: String::from(kind) };
+        Refusal::Invalid { kind, name: String::new(), causes: vec![cause] }
+    }
+
     /// The HTTP status code.
     pub(crate) fn code(&self) -> u16 {
         match self {
@@ -211,13 +242,13 @@ impl Refusal {
             Refusal::NotFound { .. } | Refusal::NoSuchPath => 404,
             Refusal::MethodNotAllowed => 405,
             Refusal::NotAcceptable(_) => 406,
-            Refusal::AlreadyExists { .. } | Refusal::Conflict { .. } => 409,
+            Refusal::AlreadyExists { .. } | Refusal::Conflict { .. } | Refusal::ApplyConflict { .. } => 409,
             Refusal::Expired(_) => 410,
             Refusal::TooManyRequests => 429,
             Refusal::TooLarge { .. } => 413,
             Refusal::UnsupportedMediaType(_) => 415,
             Refusal::Invalid { .. } | Refusal::PatchRejected { .. } => 422,
-            Refusal::Internal(_) => 500,
+            Refusal::Internal(_) | Refusal::Unfit(_) => 500,
             Refusal::Unavailable(_) => 503,
             Refusal::RevisionTooLarge { .. } => 504,
         }
@@ -232,7 +263,8 @@ impl Refusal {
             Refusal::MethodNotAllowed => "MethodNotAllowed",
             Refusal::NotAcceptable(_) => "NotAcceptable",
             Refusal::AlreadyExists { .. } => "AlreadyExists",
-            Refusal::Conflict { .. } => "Conflict",
+            Refusal::Conflict { .. } | Refusal::ApplyConflict { .. } => "Conflict",
+            Refusal::Unfit(_) => "",
             Refusal::Expired(_) => "Expired",
             Refusal::TooManyRequests => "TooManyRequests",
             Refusal::TooLarge { .. } => "RequestEntityTooLarge",
@@ -246,16 +278,19 @@ impl Refusal {
 
     /// The `Status` object that answers the request.
     pub(crate) fn status(&self) -> Value {
-        json!({
+        let mut status = json!({
             "kind": "Status",
             "apiVersion": "v1",
             "metadata": {},
             "status": "Failure",
             "message": self.to_string(),
-            "reason": self.reason(),
             "details": self.details(),
             "code": self.code(),
-        })
+        });
+        if !self.reason().is_empty() {
+            status["reason"] = json!(self.reason());
+        }
+        status
     }
 
     fn details(&self) -> Value {
@@ -280,6 +315,13 @@ impl Refusal {
             Refusal::PatchRejected { why } | Refusal::Internal(why) => {
                 json!({"causes": [{"reason": "UnexpectedServerResponse", "message": why}]})
             }
+            Refusal::ApplyConflict { causes } => {
+                let cause = |(manager, field): &(String, String)| {
+                    let message = format!("conflict with {manager}");
+                    json!({"reason": "FieldManagerConflict", "message": message, "field": field})
+                };
+                json!({"causes": causes.iter().map(cause).collect::<Vec<_>>()})
+            }
             Refusal::TooManyRequests => json!({"retryAfterSeconds": 1}),
             Refusal::RevisionTooLarge { .. } => json!({
                 "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
@@ -287,6 +329,7 @@ impl Refusal {
             }),
             Refusal::NoSuchPath
             | Refusal::BadRequest(_)
+            | Refusal::Unfit(_)
             | Refusal::Unauthorized
             | Refusal::MethodNotAllowed
             | Refusal::NotAcceptable(_)

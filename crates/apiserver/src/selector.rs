@@ -41,15 +41,13 @@ pub(crate) struct FieldTerm {
 impl LabelSelector {
     /// Parses the grammar of `labelSelector`.
     pub(crate) fn parse(text: &str) -> Result<LabelSelector, Refusal> {
+        if text.trim().is_empty() {
+            return Ok(LabelSelector::default());
+        }
         let requirements = split_outside_parentheses(text)
             .into_iter()
-            .map(str::trim)
-            .filter(|part| !part.is_empty())
-            .map(|part| parse_requirement(part).map_err(|why| unreadable(text, &why)))
+            .map(|part| parse_requirement(part.trim()).map_err(|why| unreadable(text, &why)))
             .collect::<Result<Vec<_>, Refusal>>()?;
-        if requirements.is_empty() && !text.trim().is_empty() {
-            return Err(unreadable(text, "it holds no requirement"));
-        }
         Ok(LabelSelector { requirements })
     }
 
@@ -123,7 +121,8 @@ const OPERATORS: [(&str, Build); 5] = [
 ];
 
 fn parse_set(part: &str) -> Result<Requirement, String> {
-    let (head, list) = part.trim_end_matches(')').split_once('(').ok_or("a parenthesis is not opened")?;
+    let (head, list) =
+        part.strip_suffix(')').and_then(|part| part.split_once('(')).ok_or("a parenthesis is not opened")?;
     let values = list.split(',').map(|value| value_of(value.trim())).collect::<Result<Vec<_>, _>>()?;
     let mut words = head.split_whitespace();
     let (key, operator, rest) = (words.next(), words.next(), words.next());

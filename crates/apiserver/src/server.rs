@@ -168,6 +168,19 @@ impl ApiServer {
     /// See [`OpenError`].
     pub async fn open(config: Config) -> Result<ApiServer, OpenError> {
         let registry = Arc::new(Registry::with_kinds(&config.crds, &config.kinds)?);
+        ApiServer::open_with(config, registry).await
+    }
+
+    /// Opens another server with the same kinds as this one, whatever `config` says of them. Their schemas and rules are not
+    /// read again, which is most of what opening an empty server takes.
+    ///
+    /// # Errors
+    /// As [`ApiServer::open`].
+    pub async fn open_another(&self, config: Config) -> Result<ApiServer, OpenError> {
+        ApiServer::open_with(config, Arc::clone(&self.server.core.registry)).await
+    }
+
+    async fn open_with(config: Config, registry: Arc<Registry>) -> Result<ApiServer, OpenError> {
         let (file, loaded) = match &config.storage {
             Storage::Memory => (None, Loaded::default()),
             Storage::File(path) => {
@@ -233,7 +246,11 @@ impl ApiServer {
             ["default", "kube-system"].map(|name| (Nature::Namespace, json!({"metadata": {"name": name}})));
         let access = defaults::objects().into_iter().map(|(kind, object)| (Nature::Access(kind), object));
         let wanted: Vec<(Nature, Value)> = namespaces.into_iter().chain(access).collect();
-        let options = WriteOptions { dry_run: false, field_validation: FieldValidation::Ignore };
+        let options = WriteOptions {
+            dry_run: false,
+            field_validation: FieldValidation::Ignore,
+            manager: String::from("apiserver"),
+        };
         let work = Box::new(move |tx: &mut crate::store::transaction::Transaction<'_>| {
             let mut last = Outcome { code: 200, answer: Answer::Objects(Vec::new()), warnings: Vec::new() };
             for (nature, object) in wanted {
@@ -242,7 +259,7 @@ impl ApiServer {
                 };
                 let view = core.registry.resource(id).storage;
                 let target = Target { view, namespace: String::new(), name: String::new() };
-                match create::create(&core, tx, target, options, object) {
+                match create::create(&core, tx, target, options.clone(), object) {
                     Ok(made) => last = made,
                     Err(Refusal::AlreadyExists { .. }) => {}
                     Err(refusal) => return Err(refusal),

@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use lvault_backup::{
-    BackUp, ChangeDetection, Host, Key, Location, Password, Repository, RepositoryPath, Silent, SourcePath, VerifyDepth,
+    BackUp, ChangeDetection, Host, Key, Location, OnReadError, Password, Repository, RepositoryPath, Silent,
+    SourcePath, VerifyDepth,
 };
 
 const USAGE: &str = "usage: repository back-up FOLDER STORAGE UID
@@ -55,6 +56,7 @@ fn back_up(folder: &Path, storage: &Path, uid: &str) -> Result<String, Box<dyn E
         tags: Vec::new(),
         time: Timestamp::now(),
         change_detection: ChangeDetection::ChangeTime,
+        on_read_error: OnReadError::Fail,
     };
     let report = repository.back_up(&what, Arc::new(Silent))?;
     repository.verify(&report.snapshot, VerifyDepth::Structure, &Silent)?;

@@ -1,29 +1,32 @@
 //! Backing a folder up: either everything is in the repository, or no snapshot is.
 //!
-//! The snapshot file is the commit. rustic writes packs and indexes; the snapshot file is held back until everything that
-//! was seen is accounted for, and until one more look shows no other snapshot of the same key.
+//! The snapshot file is the commit. The [`pipeline`](crate::pipeline) writes packs and indexes; the snapshot file is written
+//! when everything that was seen is accounted for, and when one more look shows no other snapshot of the same key.
 
-use crate::backend::{Gate, Snapshots, file_name};
-use crate::fault::{Fault, guarded};
-use crate::labels::{Host, Key, SnapshotId, SourcePath, Tag};
+mod draft;
+
+use crate::backend::file_name;
+use crate::fault::Fault;
+use crate::index::Indexed;
+use crate::labels::{Host, Key, Snapshot, SnapshotId, SourcePath, Tag};
+use crate::lock::Held;
+use crate::metadata::Folder;
+use crate::pipeline::{Hook, Run, Source, get};
 use crate::progress::{Progress, Step};
-use crate::repository::{Opened, Repository};
+use crate::repository::Repository;
 use crate::retry::Retry;
-use crate::source::{ReadHook, Shared, Source};
-use crate::storage::{LEFTOVER_AGE, Put, StorageError};
+use crate::storage::{LEFTOVER_AGE, Put};
+use crate::tree::{snapshot_file, snapshot_root};
+use draft::snapshot_draft;
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
-use rustic_core::repofile::{SnapshotFile, StringList};
-use rustic_core::{
-    BackupOptions, FileType, ParentOptions, ProgressBars, ProgressType, RusticProgress, SnapshotOptions,
-};
-use std::fmt;
+use rustic_core::repofile::{Node, SnapshotFile};
+use rustic_core::{FileType, Id};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-pub use crate::source::Unreadable;
+pub use crate::pipeline::Unreadable;
 
 /// How a file is recognised as unchanged since the parent snapshot, and not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -36,6 +39,16 @@ pub enum ChangeDetection {
     ModificationTime,
     /// Nothing is trusted: every file is read.
     ReadEverything,
+}
+
+/// What becomes of a backup when something of the volume cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum OnReadError {
+    /// There is no snapshot.
+    #[default]
+    Fail,
+    /// The snapshot is committed without it, and the report names it. A root folder that cannot be read still fails.
+    Skip,
 }
 
 /// What to back up, and how to label it.
@@ -56,6 +69,8 @@ pub struct BackUp {
     pub time: Timestamp,
     /// How unchanged files are recognised.
     pub change_detection: ChangeDetection,
+    /// What becomes of it when something cannot be read.
+    pub on_read_error: OnReadError,
 }
 
 /// What a backup did.
@@ -77,6 +92,10 @@ pub struct BackUpReport {
     pub read_bytes: u64,
     /// Bytes that were written to the repository, compressed and encrypted, with indexes and the snapshot.
     pub added_bytes: u64,
+    /// Some of what could not be read and is missing; always empty with [`OnReadError::Fail`].
+    pub unreadable: Vec<Unreadable>,
+    /// How much could not be read.
+    pub unreadable_count: u64,
 }
 
 /// Why there is no snapshot after a backup. Data that was uploaded stays, unused, until a prune.
@@ -106,7 +125,7 @@ pub enum BackUpError {
         /// What happened.
         fault: Fault,
     },
-    /// Accounting for everything: rustic handed on less than it was given.
+    /// Accounting for everything: less is in the trees than was seen.
     #[error(
         "the backup into {repository} lost {lost} of {seen} entries on the way, so nothing was committed; try again, and \
          report it as a defect"
@@ -174,24 +193,42 @@ impl Repository {
         &self,
         what: &BackUp,
         progress: Arc<dyn Progress>,
-        hook: ReadHook,
+        hook: Hook,
     ) -> Result<BackUpReport, BackUpError> {
         self.refuse_second(&what.key)?;
         if let Some(before) = SystemTime::from(what.time).checked_sub(LEFTOVER_AGE) {
             self.storage().sweep_leftovers(before);
         }
         progress.step(Step::Copying);
-        let (opened, gate) = self.session_with_progress(&progress).map_err(|fault| self.back_up_error(fault))?;
-        let shared = Shared::new(Arc::clone(&gate), Arc::clone(&progress), hook);
-        let source =
-            Source::open(&what.root, &what.as_path, Arc::clone(&shared)).map_err(|err| root_error(what, &err))?;
-        let archived = archive(opened, &source, what);
-        let file = self.complete(archived, &shared, &gate, what)?;
+        let begin = Timestamp::now();
+        let root = Folder::open(&what.root).map_err(|err| root_error(what, &err))?;
+        let failed = |fault| self.back_up_error(fault);
+        let lock = self.lock_for_adding(&what.key, progress.as_ref()).map_err(failed)?;
+        let indexed = self.indexed_for_backup().map_err(failed)?;
+        let parent = self.parent(what, &indexed).map_err(failed)?;
+        let (estimate, parent_node) = (parent.as_ref().and_then(Parent::estimate), parent.as_ref().map(Parent::root));
+        let source = Source { root, as_path: what.as_path.as_path(), parent: parent_node, estimate };
+        let run = Run::new(self, indexed, what.change_detection, Arc::clone(&progress), hook);
+        let copied = run.copy(source);
+        let tree = self.complete(copied, &run, what)?;
         if !progress.may_commit() {
             return Err(BackUpError::Stopped);
         }
-        let snapshot = self.commit(&gate, &what.key)?;
-        Ok(report(snapshot, &file, &shared, &gate))
+        let file = snapshot_draft(what, tree, parent.as_ref(), &run, begin).map_err(failed)?;
+        let (snapshot, snapshot_bytes) = self.commit(&file, &what.key, &lock)?;
+        let (unreadable, unreadable_count) = run.ledger.unreadable();
+        Ok(BackUpReport {
+            snapshot,
+            parent: parent.map(|parent| parent.snapshot.id),
+            files: run.ledger.files(),
+            changed_files: get(&run.counts.files_new) + get(&run.counts.files_changed),
+            folders: run.ledger.folders(),
+            total_bytes: run.ledger.bytes(),
+            read_bytes: run.ledger.read_bytes(),
+            added_bytes: run.stored_bytes() + snapshot_bytes,
+            unreadable,
+            unreadable_count,
+        })
     }
 
     fn back_up_error(&self, fault: Fault) -> BackUpError {
@@ -209,130 +246,92 @@ impl Repository {
         }
     }
 
-    fn session_with_progress(&self, progress: &Arc<dyn Progress>) -> Result<(Opened, Arc<Gate>), Fault> {
-        self.session_with(Snapshots::Hold, Bridge(Arc::clone(progress)))
+    /// The latest snapshot of the same host and path. One that cannot be read is none: then everything is read.
+    fn parent(&self, what: &BackUp, indexed: &Indexed) -> Result<Option<Parent>, Fault> {
+        let path = what.as_path.as_path();
+        let is_of_this = |it: &Snapshot| it.host == what.host.as_str() && it.paths.iter().map(PathBuf::from).eq([path]);
+        let Some(snapshot) = self.read_snapshots()?.into_iter().rfind(is_of_this) else { return Ok(None) };
+        let read = || Ok::<_, Fault>((snapshot_file(indexed, &snapshot.id)?, snapshot_root(indexed, &snapshot)?));
+        match read() {
+            Ok((file, root)) => Ok(Some(Parent { snapshot, file, root })),
+            Err(fault @ Fault::Damaged { .. }) => {
+                tracing::warn!(snapshot = %snapshot.id, "the parent snapshot cannot be used, so all is read: {fault}");
+                Ok(None)
+            }
+            Err(fault) => Err(fault),
+        }
     }
 
-    /// Passes only a backup of which nothing is missing.
-    fn complete(
-        &self,
-        archived: Result<SnapshotFile, Fault>,
-        shared: &Shared,
-        gate: &Gate,
-        what: &BackUp,
-    ) -> Result<SnapshotFile, BackUpError> {
-        if gate.is_stopped() {
+    /// Passes only a backup of which nothing is missing but what the caller lets be missing.
+    fn complete(&self, copied: Result<Option<Id>, Fault>, run: &Run, what: &BackUp) -> Result<Id, BackUpError> {
+        if run.is_stopped() {
             return Err(BackUpError::Stopped);
         }
-        if let Some(failure) = gate.failure() {
-            return Err(self.back_up_error(failure.into()));
-        }
-        let (files, count) = shared.ledger.unreadable();
-        if count > 0 {
+        let tree = copied.map_err(|fault| self.back_up_error(fault))?;
+        let (files, count) = run.ledger.unreadable();
+        let is_allowed = match what.on_read_error {
+            OnReadError::Fail => false,
+            OnReadError::Skip => tree.is_some(),
+        };
+        if count > 0 && !is_allowed {
             return Err(BackUpError::Unreadable { files, count });
         }
-        let file = archived.map_err(|fault| self.back_up_error(fault))?;
-        // Besides what the walk hands over, rustic adds the folders above the root, and the tree that holds them all.
-        let seen = shared.ledger.files() + shared.ledger.folders() + what.as_path.depth();
-        let stored = file.summary.as_ref().map_or(0, |it| it.total_files_processed + it.total_dirs_processed);
-        if seen == stored {
-            return Ok(file);
+        // Each entry stands in one tree; besides what was seen, so do the folders that the snapshot's path names.
+        let seen = run.ledger.files() + run.ledger.folders() + what.as_path.depth().saturating_sub(1);
+        let stored = get(&run.counts.entries);
+        match tree {
+            Some(tree) if seen == stored => Ok(tree),
+            Some(_) | None => {
+                let repository = self.shown().to_owned();
+                Err(BackUpError::Lost { repository, seen, lost: seen.abs_diff(stored) })
+            }
         }
-        Err(BackUpError::Lost { repository: self.shown().to_owned(), seen, lost: seen.saturating_sub(stored) })
     }
 
-    fn commit(&self, gate: &Gate, key: &Key) -> Result<SnapshotId, BackUpError> {
+    fn commit(&self, file: &SnapshotFile, key: &Key, lock: &Held) -> Result<(SnapshotId, u64), BackUpError> {
         self.refuse_second(key)?;
-        let Some((id, content)) = gate.take_held() else {
-            let fault = Fault::Panicked { what: "rustic reported a snapshot and wrote none".to_owned() };
-            return Err(self.back_up_error(fault));
+        let write = || {
+            if !lock.is_held()? {
+                // Somebody may have removed what was stored, believing that nobody was about to refer to it.
+                let lock = "the lock of this backup was removed or could not be renewed".to_owned();
+                return Err(Fault::Locked { lock, is_stale: false });
+            }
+            let json = serde_json::to_vec(file).map_err(|err| Fault::system(format!("it makes no JSON: {err}")))?;
+            let (id, content) = self.seal().encode_file(&json)?;
+            let bytes = content.len() as u64;
+            self.storage().write(&file_name(FileType::Snapshot, &id), vec![content], Put::Overwrite)?;
+            Ok((SnapshotId::from_rustic(id), bytes))
         };
-        let name = file_name(FileType::Snapshot, &id);
-        gate.count_stored(content.len() as u64);
-        let written: Result<(), StorageError> = self.storage().write(&name, vec![content], Put::Overwrite);
-        written.map_err(|err| self.back_up_error(err.into()))?;
-        let id = SnapshotId::from_rustic(id);
+        let (id, bytes) = write().map_err(|fault| self.back_up_error(fault))?;
         tracing::info!(repository = self.shown(), snapshot = %id, key = %key, "committed a snapshot");
-        Ok(id)
+        Ok((id, bytes))
+    }
+}
+
+/// The snapshot that a backup is compared with.
+struct Parent {
+    snapshot: Snapshot,
+    file: SnapshotFile,
+    root: Node,
+}
+
+impl Parent {
+    fn root(&self) -> Node {
+        self.root.clone()
+    }
+
+    fn file_id(&self) -> Option<rustic_core::repofile::SnapshotId> {
+        self.snapshot.id.as_str().parse().ok()
+    }
+
+    /// Bytes and files it held.
+    fn estimate(&self) -> Option<(u64, u64)> {
+        self.file.summary.as_ref().map(|it| (it.total_bytes_processed, it.total_files_processed))
     }
 }
 
 fn root_error(what: &BackUp, err: &io::Error) -> BackUpError {
     BackUpError::Root { root: what.root.display().to_string(), what: err.to_string() }
-}
-
-/// Runs rustic's archiver. What it makes of errors does not matter: ledger and gate know better.
-fn archive(opened: Opened, source: &Source, what: &BackUp) -> Result<SnapshotFile, Fault> {
-    let (ignore_ctime, force) = match what.change_detection {
-        ChangeDetection::ChangeTime => (false, false),
-        ChangeDetection::ModificationTime => (true, false),
-        ChangeDetection::ReadEverything => (false, true),
-    };
-    let parent = ParentOptions::default().ignore_ctime(ignore_ctime).force(force);
-    let options = BackupOptions::default().parent_opts(parent);
-    let paths = [what.as_path.as_path().to_owned()];
-    guarded(|| {
-        let indexed = opened.to_indexed_ids()?;
-        indexed.archive(&options, source, snapshot_draft(what)?, &paths)
-    })
-}
-
-fn snapshot_draft(what: &BackUp) -> rustic_core::RusticResult<SnapshotFile> {
-    let mut draft = SnapshotOptions::default()
-        .host(what.host.as_str().to_owned())
-        .command("lvault".to_owned())
-        .time(what.time.to_zoned(TimeZone::UTC))
-        .to_snapshot()?;
-    let mut tags = StringList::default();
-    what.key.tags().into_iter().for_each(|tag| tags.add(tag));
-    what.tags.iter().for_each(|tag| tags.add(tag.as_str().to_owned()));
-    draft.tags = tags;
-    draft.program_version = concat!("lvault ", env!("CARGO_PKG_VERSION")).to_owned();
-    Ok(draft)
-}
-
-fn report(snapshot: SnapshotId, file: &SnapshotFile, shared: &Shared, gate: &Gate) -> BackUpReport {
-    let summary = file.summary.clone().unwrap_or_default();
-    BackUpReport {
-        snapshot,
-        parent: file.parent.map(|id| SnapshotId::from_rustic(*id)),
-        files: shared.ledger.files(),
-        changed_files: summary.files_new + summary.files_changed,
-        folders: shared.ledger.folders(),
-        total_bytes: summary.total_bytes_processed,
-        read_bytes: shared.ledger.read_bytes(),
-        added_bytes: gate.stored_bytes(),
-    }
-}
-
-/// Hands rustic's count of bytes on. Files are counted by the readers, which rustic does not count.
-struct Bridge(Arc<dyn Progress>);
-
-impl fmt::Debug for Bridge {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Bridge")
-    }
-}
-
-impl ProgressBars for Bridge {
-    fn progress(&self, kind: ProgressType, _: &str) -> rustic_core::Progress {
-        match kind {
-            ProgressType::Bytes => rustic_core::Progress::new(Self(Arc::clone(&self.0))),
-            ProgressType::Spinner | ProgressType::Counter => rustic_core::Progress::hidden(),
-        }
-    }
-}
-
-impl RusticProgress for Bridge {
-    fn is_hidden(&self) -> bool {
-        false
-    }
-    fn set_length(&self, _: u64) {}
-    fn set_title(&self, _: &str) {}
-    fn inc(&self, bytes: u64) {
-        self.0.bytes(bytes);
-    }
-    fn finish(&self) {}
 }
 
 #[cfg(test)]

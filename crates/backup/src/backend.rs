@@ -1,66 +1,32 @@
 //! rustic's storage trait over [`Storage`], and the gate every write passes.
 //!
-//! What holds here: once one write has failed, every later one is refused, so that nothing is built on a hole. While a
-//! backup runs, the snapshot file, which is the commit, is held back in the gate: rustic believes it written, and the
-//! backup stores it only after all its own checks. The config is created, never overwritten: the first initialiser wins.
+//! What holds here: once one write has failed, every later one is refused, so that nothing is built on a hole. The config is
+//! created, never overwritten: the first initialiser wins. Backups do not come through here: they have their own data path.
 
 use crate::fault::into_rustic;
 use crate::storage::{CauseKind, Put, Storage, StorageError};
 use bytes::Bytes;
 use rustic_core::{BytesList, ErrorKind, FileType, Id, ReadBackend, RusticError, RusticResult, WriteBackend};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// What happens to a snapshot file that rustic writes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Snapshots {
-    /// It is stored.
-    #[default]
-    Store,
-    /// It is held back in the gate, to be stored by [`Gate::take_held`]'s caller.
-    Hold,
-}
 
 /// What one session with a repository has done and may do.
 #[derive(Default)]
 pub(crate) struct Gate {
-    snapshots: Snapshots,
-    held: Mutex<Option<(Id, Bytes)>>,
     failure: Mutex<Option<StorageError>>,
-    stopped: AtomicBool,
     config_read: AtomicBool,
     config_exists: AtomicBool,
     keys_written: Mutex<Vec<Id>>,
-    stored_bytes: AtomicU64,
 }
 
 impl Gate {
-    pub(crate) fn new(snapshots: Snapshots) -> Arc<Self> {
-        Arc::new(Self { snapshots, ..Self::default() })
-    }
-
-    /// The snapshot file that was held back, once.
-    pub(crate) fn take_held(&self) -> Option<(Id, Bytes)> {
-        lock(&self.held).take()
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self::default())
     }
 
     /// The first write that failed.
-    pub(crate) fn failure(&self) -> Option<StorageError> {
+    fn failure(&self) -> Option<StorageError> {
         lock(&self.failure).clone()
-    }
-
-    /// Refuses all further writes, because the caller wants to end.
-    pub(crate) fn stop(&self) {
-        self.stopped.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn is_stopped(&self) -> bool {
-        self.stopped.load(Ordering::Relaxed)
-    }
-
-    /// Whether it makes no sense to read any further.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.is_stopped() || lock(&self.failure).is_some()
     }
 
     /// Whether the password opened a key, so that the config was read with it.
@@ -78,30 +44,16 @@ impl Gate {
         lock(&self.keys_written).clone()
     }
 
-    /// Bytes written to the storage.
-    pub(crate) fn stored_bytes(&self) -> u64 {
-        self.stored_bytes.load(Ordering::Relaxed)
-    }
-
-    /// Counts what is written past the gate: the snapshot file that was held back.
-    pub(crate) fn count_stored(&self, bytes: u64) {
-        self.stored_bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-
     fn admit(&self) -> RusticResult<()> {
         if let Some(err) = self.failure() {
             return Err(into_rustic(err));
         }
-        if self.is_stopped() {
-            return Err(RusticError::new(ErrorKind::Other, "the operation was asked to stop"));
-        }
         Ok(())
     }
 
-    fn record(&self, tpe: FileType, id: &Id, size: u64, written: Result<(), StorageError>) -> RusticResult<()> {
+    fn record(&self, tpe: FileType, id: &Id, written: Result<(), StorageError>) -> RusticResult<()> {
         match written {
             Ok(()) => {
-                self.stored_bytes.fetch_add(size, Ordering::Relaxed);
                 if tpe == FileType::Key {
                     lock(&self.keys_written).push(*id);
                 }
@@ -151,6 +103,11 @@ pub(crate) fn file_name(tpe: FileType, id: &Id) -> String {
     }
 }
 
+/// Where a lock lies, which is a kind of file that rustic does not know.
+pub(crate) fn file_name_of_lock(id: &Id) -> String {
+    format!("locks/{}", id.to_hex().as_str())
+}
+
 /// All files of a kind whose name is an id, with their sizes. Other names are none of a repository's files.
 pub(crate) fn list_ids(storage: &Storage, tpe: FileType) -> Result<Vec<(Id, u64)>, StorageError> {
     let files = storage.list(tpe.dirname())?;
@@ -184,7 +141,8 @@ impl ReadBackend for Backend {
     }
 
     fn read_partial(&self, tpe: FileType, id: &Id, _: bool, offset: u32, length: u32) -> RusticResult<Bytes> {
-        self.storage.read_part(&file_name(tpe, id), offset.into(), length.into()).map_err(into_rustic)
+        let bytes = self.storage.read_part(&file_name(tpe, id), offset.into(), length.into());
+        bytes.map(Bytes::from).map_err(into_rustic)
     }
 
     fn warmup_path(&self, tpe: FileType, id: &Id) -> String {
@@ -201,14 +159,9 @@ fn in_u32(size: u64) -> RusticResult<u32> {
 impl WriteBackend for Backend {
     fn write_bytes(&self, tpe: FileType, id: &Id, _: bool, content: BytesList) -> RusticResult<()> {
         self.gate.admit()?;
-        if tpe == FileType::Snapshot && self.gate.snapshots == Snapshots::Hold {
-            *lock(&self.gate.held) = Some((*id, content.into_vec().concat().into()));
-            return Ok(());
-        }
         let put = if tpe == FileType::Config { Put::Create } else { Put::Overwrite };
-        let size = content.size() as u64;
         let written = self.storage.write(&file_name(tpe, id), content.into_vec(), put);
-        self.gate.record(tpe, id, size, written)
+        self.gate.record(tpe, id, written)
     }
 
     fn remove(&self, tpe: FileType, id: &Id, _: bool) -> RusticResult<()> {

@@ -1,24 +1,67 @@
-//! Checking a whole repository: every index, pack and tree, and on demand every byte.
+//! Checking a whole repository: every file's name against its content, every index, pack and tree, and on demand the data.
+//!
+//! The names of all files but the config are hashes of their content, so a flipped bit is found wherever it is. What is
+//! damaged is named with the snapshots and files that need it. Memory: the index twice, and a few bytes for each tree.
 
-use crate::backend::Snapshots;
-use crate::fault::{Fault, guarded};
+mod concerned;
+mod packs;
+
+use crate::backend::{file_name, list_ids};
+use crate::fault::Fault;
+use crate::index::Indexed;
+use crate::labels::SnapshotId;
+use crate::progress::{Progress, Step};
 use crate::repository::Repository;
 use crate::retry::Retry;
-use rustic_core::{CheckOptions, CheckResults};
+use crate::seal::hash;
+use concerned::Concerned;
+use rustic_core::repofile::SnapshotFile;
+use rustic_core::{FileType, Id};
+use std::path::PathBuf;
+
+/// How many of the packs a check reads and hashes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ReadData {
+    /// None: packs have to be there and long enough, and all trees readable.
+    Nothing,
+    /// About so many of a hundred, others each time.
+    Percent(u8),
+    /// All.
+    Everything,
+}
+
+/// Damage, and what it concerns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// What is damaged, and how.
+    pub what: String,
+    /// The snapshots that cannot be restored whole.
+    pub snapshots: Vec<SnapshotId>,
+    /// Some of the files and folders in them that are concerned, by their path in the snapshot.
+    pub files: Vec<PathBuf>,
+    /// How many files and folders are concerned, each counted in each snapshot.
+    pub files_count: u64,
+}
 
 /// What a check found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CheckReport {
-    /// What is broken. Snapshots that need it cannot be restored whole.
-    pub errors: Vec<String>,
+    /// What is broken. Each with no snapshots concerns none that is there.
+    pub damages: Vec<Damage>,
     /// What is odd but harmless, such as packs that nobody refers to: a killed backup leaves them, a prune removes them.
     pub warnings: Vec<String>,
+    /// Packs that were read and hashed.
+    pub packs_read: u64,
 }
 
 impl CheckReport {
     /// Whether nothing is broken.
     pub fn is_clean(&self) -> bool {
-        self.errors.is_empty()
+        self.damages.is_empty()
+    }
+
+    fn add(&mut self, what: String) {
+        self.damages.push(Damage { what, snapshots: Vec::new(), files: Vec::new(), files_count: 0 });
     }
 }
 
@@ -33,6 +76,9 @@ pub enum CheckError {
         /// What happened.
         fault: Fault,
     },
+    /// Going on: the caller asked to stop.
+    #[error("the check was asked to stop")]
+    Stopped,
 }
 
 impl CheckError {
@@ -40,29 +86,73 @@ impl CheckError {
     pub fn retry(&self) -> Retry {
         match self {
             Self::Read { fault, .. } => fault.retry(),
+            Self::Stopped => Retry::Later,
         }
     }
 }
 
 impl Repository {
-    /// Checks the repository's structure, and with `read_data` reads and hashes every pack that a snapshot needs. Changes
-    /// nothing.
+    /// Checks the repository: config, keys, snapshots, indexes, that packs are there and long enough, all trees, and as many
+    /// packs' content as is asked for. Changes nothing.
     ///
     /// # Errors
-    /// [`CheckError::Read`] when the check could not be made; what it finds is in the report.
-    pub fn check(&self, read_data: bool) -> Result<CheckReport, CheckError> {
-        let checked = self.session(Snapshots::Store).and_then(|(opened, _)| {
-            let options = CheckOptions::default().read_data(read_data);
-            guarded(|| opened.check(options))
-        });
-        let results = checked.map_err(|fault| CheckError::Read { repository: self.shown().to_owned(), fault })?;
+    /// [`CheckError`] when the check could not be made; what it finds is in the report.
+    pub fn check(&self, read_data: ReadData, progress: &dyn Progress) -> Result<CheckReport, CheckError> {
+        progress.step(Step::Verifying);
+        let checked = self.lock_for_reading(progress).and_then(|_lock| self.examine(read_data, progress));
+        let report = checked.map_err(|fault| CheckError::Read { repository: self.shown().to_owned(), fault })?;
+        if progress.should_stop() { Err(CheckError::Stopped) } else { Ok(report) }
+    }
+
+    fn examine(&self, read_data: ReadData, progress: &dyn Progress) -> Result<CheckReport, Fault> {
         let mut report = CheckReport::default();
-        for (level, finding) in results.0 {
-            let text = finding.to_string();
-            // The level's type is not exported; a list of one finding tells whether it is an error.
-            let is_error = CheckResults(vec![(level, finding)]).is_ok().is_err();
-            if is_error { report.errors.push(text) } else { report.warnings.push(text) }
-        }
+        self.examine_config_and_keys(&mut report)?;
+        let snapshots = self.examine_snapshots(&mut report)?;
+        let indexed = Indexed::load_what_is_whole(self.storage(), self.seal(), |damage| report.add(damage))?;
+        let mut concerned = Concerned::new(&indexed);
+        self.examine_packs(&indexed, read_data, progress, &mut report, &mut concerned)?;
+        concerned.read_trees(&snapshots, progress)?;
+        concerned.report(&snapshots, &mut report)?;
         Ok(report)
     }
+
+    fn examine_config_and_keys(&self, report: &mut CheckReport) -> Result<(), Fault> {
+        let config = self.storage().read("config")?;
+        if let Err(what) = self.seal().decode_file(&config) {
+            report.add(format!("the config: {what}"));
+        }
+        for (id, _) in list_ids(self.storage(), FileType::Key)? {
+            self.read_whole(FileType::Key, &id, report)?;
+        }
+        Ok(())
+    }
+
+    /// Reads a file and checks its name.
+    fn read_whole(&self, tpe: FileType, id: &Id, report: &mut CheckReport) -> Result<Option<Vec<u8>>, Fault> {
+        let name = file_name(tpe, id);
+        let content = self.storage().read(&name)?;
+        if Id::new(hash(&content)) == *id {
+            return Ok(Some(content.into()));
+        }
+        report.add(format!("{name}: its content is not what its name says"));
+        Ok(None)
+    }
+
+    fn examine_snapshots(&self, report: &mut CheckReport) -> Result<Vec<(SnapshotId, Id)>, Fault> {
+        let mut snapshots = Vec::new();
+        for (id, _) in list_ids(self.storage(), FileType::Snapshot)? {
+            let Some(content) = self.read_whole(FileType::Snapshot, &id, report)? else { continue };
+            let json = self.seal().decode_file(&content);
+            let file =
+                json.and_then(|json| serde_json::from_slice::<SnapshotFile>(&json).map_err(|err| err.to_string()));
+            match file {
+                Ok(file) => snapshots.push((SnapshotId::from_rustic(id), file.tree.into_inner())),
+                Err(what) => report.add(format!("{}: {what}", file_name(FileType::Snapshot, &id))),
+            }
+        }
+        Ok(snapshots)
+    }
 }
+
+#[cfg(test)]
+mod tests;

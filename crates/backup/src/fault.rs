@@ -20,8 +20,31 @@ pub enum Fault {
         /// What does not fit.
         what: String,
     },
-    /// The library that reads and writes repositories ended in a panic.
-    #[error("the repository library ended unexpectedly: {what}; nothing was committed, and this is a defect to report")]
+    /// Somebody else holds a lock.
+    #[error(
+        "it is locked: {lock}; {}",
+        if *.is_stale {
+            "make sure that nobody uses it, and remove the lock with `lvault storage unlock` or `restic unlock`"
+        } else {
+            "wait until its holder is done, then try again"
+        }
+    )]
+    Locked {
+        /// Who holds it, and since when.
+        lock: String,
+        /// Whether its holder is gone.
+        is_stale: bool,
+    },
+    /// The machine cannot do its part.
+    #[error("this machine cannot go on: {what}; free memory or use another machine, then try again")]
+    System {
+        /// What it cannot do.
+        what: String,
+    },
+    /// What reads and writes repositories ended in a panic.
+    #[error(
+        "the work on the repository ended unexpectedly: {what}; nothing was committed, and this is a defect to report"
+    )]
     Panicked {
         /// The panic's message.
         what: String,
@@ -34,12 +57,17 @@ impl Fault {
         match self {
             Self::Storage(err) => err.retry(),
             Self::Damaged { .. } => Retry::Never,
-            Self::Panicked { .. } => Retry::Later,
+            Self::Locked { is_stale: true, .. } => Retry::AfterRemedy,
+            Self::Locked { .. } | Self::System { .. } | Self::Panicked { .. } => Retry::Later,
         }
     }
 
     pub(crate) fn damaged(what: impl Into<String>) -> Self {
         Self::Damaged { what: what.into() }
+    }
+
+    pub(crate) fn system(what: impl Into<String>) -> Self {
+        Self::System { what: what.into() }
     }
 
     fn from_rustic(err: &RusticError) -> Self {
@@ -102,6 +130,11 @@ pub(crate) fn guarded<T>(call: impl FnOnce() -> RusticResult<T>) -> Result<T, Fa
 
 /// As [`guarded`], for callers that look at rustic's error themselves.
 pub(crate) fn guarded_raw<T>(call: impl FnOnce() -> RusticResult<T>) -> Result<RusticResult<T>, Fault> {
+    guarded_call(call)
+}
+
+/// Calls anything; a panic becomes a fault.
+pub(crate) fn guarded_call<T>(call: impl FnOnce() -> T) -> Result<T, Fault> {
     catch_unwind(AssertUnwindSafe(call)).map_err(|panic| {
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned());

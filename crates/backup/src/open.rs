@@ -5,7 +5,7 @@
 //! with the password but fits no config. Such a dead key is recognised and removed by the next
 //! [`Repository::open_or_init`] (the loser's own, mostly), because plain restic would stumble over it.
 
-use crate::backend::{Backend, Gate, Snapshots, file_name, list_ids};
+use crate::backend::{Backend, Gate, file_name, list_ids};
 use crate::fault::{Fault, guarded_raw, storage_error_in};
 use crate::location::{Location, RepositoryPath};
 use crate::repository::{Opened, Repository, rustic_on};
@@ -159,7 +159,7 @@ impl Repository {
             None => place.open(password)?,
         };
         place.remove_dead_keys(&others, password)?;
-        Ok(place.finish(opened))
+        place.finish(&opened)
     }
 
     /// Opens the repository at `path`, and never makes one.
@@ -173,7 +173,7 @@ impl Repository {
             State::Repository => {}
         }
         let (opened, _) = place.open(password)?;
-        Ok(place.finish(opened))
+        place.finish(&opened)
     }
 }
 
@@ -267,8 +267,9 @@ impl Place {
         OpenError::Storage { repository: self.shown(), fault }
     }
 
-    fn finish(self, opened: Opened) -> Repository {
-        Repository::from_opened(self.storage, &opened)
+    fn finish(self, opened: &Opened) -> Result<Repository, OpenError> {
+        let shown = self.shown();
+        Repository::from_opened(self.storage, opened).map_err(|fault| OpenError::Library { repository: shown, fault })
     }
 
     fn state(&self) -> Result<State, OpenError> {
@@ -315,7 +316,7 @@ impl Place {
     /// Makes the repository and names the other keys there are; `None` when another process has made it meanwhile.
     fn init(&self, password: &Password) -> Result<Option<(Opened, Vec<Id>)>, OpenError> {
         self.make_folders().map_err(|err| self.storage_error(err))?;
-        let gate = Gate::new(Snapshots::Store);
+        let gate = Gate::new();
         let backend = Backend::new(self.storage.clone(), Arc::clone(&gate));
         let mut options = ConfigOptions::default().set_version(2_u32);
         options.set_datapack_growfactor = Some(0);
@@ -382,7 +383,7 @@ impl Place {
     }
 
     fn try_key(&self, key: Id, password: &Password) -> Result<Tried, OpenError> {
-        let gate = Gate::new(Snapshots::Store);
+        let gate = Gate::new();
         let backend = Backend::with_only_key(self.storage.clone(), Arc::clone(&gate), key);
         let opened = guarded_raw(|| rustic_on(backend)?.open(&Credentials::password(password.expose())));
         let err = match opened {

@@ -3,35 +3,36 @@
 //! An open [`Repository`] holds the master key and no state of the storage: each operation reads what is there now. It
 //! can be shared between threads, and it is no lock: other processes may use the repository at the same time.
 
-use crate::backend::{Backend, Gate, Snapshots};
+use crate::backend::{Backend, Gate};
 use crate::fault::{Fault, guarded};
+use crate::index::Indexed;
 use crate::labels::{Key, LabelError, Snapshot, SnapshotId, check_uid, uid_tag};
 use crate::retry::Retry;
+use crate::seal::Seal;
 use crate::storage::{Cause, CauseKind, Storage, StorageError};
 use rustic_core::repofile::{MasterKey, SnapshotFile};
-use rustic_core::{
-    Credentials, IndexedFullStatus, NoProgressBars, OpenStatus, ProgressBars, RepositoryBackends, RepositoryOptions,
-    RusticResult,
-};
+use rustic_core::{Credentials, NoProgressBars, OpenStatus, RepositoryBackends, RepositoryOptions, RusticResult};
 use std::fmt;
 use std::sync::Arc;
 
 pub(crate) type Opened = rustic_core::Repository<OpenStatus>;
-pub(crate) type Indexed = rustic_core::Repository<IndexedFullStatus>;
 
 /// A repository whose password was right.
 #[derive(Clone)]
 pub struct Repository {
     storage: Storage,
     master_key: MasterKey,
+    seal: Seal,
+    /// The secret that decides where files are cut into chunks.
+    polynomial: u64,
     id: String,
 }
 
 /// Why a question about snapshots, or forgetting them, failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RepositoryError {
-    /// Reading the snapshots.
-    #[error("cannot read the snapshots of {repository}: {fault}")]
+    /// Reading the snapshots or the locks.
+    #[error("cannot read the snapshots or locks of {repository}: {fault}")]
     List {
         /// The repository.
         repository: String,
@@ -98,8 +99,11 @@ impl RepositoryError {
 }
 
 impl Repository {
-    pub(crate) fn from_opened(storage: Storage, opened: &Opened) -> Self {
-        Self { storage, master_key: opened.key(), id: opened.config().id.to_hex().as_str().to_owned() }
+    pub(crate) fn from_opened(storage: Storage, opened: &Opened) -> Result<Self, Fault> {
+        let (master_key, config) = (opened.key(), opened.config());
+        let polynomial = guarded(|| config.poly())?;
+        let seal = Seal::new(&master_key, config.version);
+        Ok(Self { storage, master_key, seal, polynomial, id: config.id.to_hex().as_str().to_owned() })
     }
 
     /// The repository's id, from its config: the same for everybody who opens it.
@@ -112,9 +116,12 @@ impl Repository {
         self.storage.shown()
     }
 
-    #[cfg(test)]
-    pub(crate) fn master_key(&self) -> MasterKey {
-        self.master_key.clone()
+    pub(crate) fn seal(&self) -> &Seal {
+        &self.seal
+    }
+
+    pub(crate) fn polynomial(&self) -> u64 {
+        self.polynomial
     }
 
     pub(crate) fn storage(&self) -> &Storage {
@@ -122,32 +129,34 @@ impl Repository {
     }
 
     /// A fresh view of the repository.
-    pub(crate) fn session(&self, snapshots: Snapshots) -> Result<(Opened, Arc<Gate>), Fault> {
-        self.session_with(snapshots, NoProgressBars {})
-    }
-
-    /// As [`Self::session`], with rustic's progress.
-    pub(crate) fn session_with(
-        &self,
-        snapshots: Snapshots,
-        progress: impl ProgressBars,
-    ) -> Result<(Opened, Arc<Gate>), Fault> {
-        if self.storage.size("config")?.is_none() {
-            let text = "the repository is gone".to_owned();
-            let cause = Cause { kind: CauseKind::Missing, text };
-            return Err(StorageError::Read { path: format!("{}/config", self.shown()), cause }.into());
-        }
-        let gate = Gate::new(snapshots);
-        let backend = Backend::new(self.storage.clone(), Arc::clone(&gate));
+    pub(crate) fn session(&self) -> Result<Opened, Fault> {
+        self.must_be_there()?;
+        let backend = Backend::new(self.storage.clone(), Gate::new());
         let key = Credentials::Masterkey(self.master_key.clone());
-        let opened = guarded(|| rustic_with(backend, progress)?.open(&key))?;
-        Ok((opened, gate))
+        guarded(|| rustic_on(backend)?.open(&key))
     }
 
-    /// A fresh view with the whole index in memory (about 60 bytes for each blob).
+    fn must_be_there(&self) -> Result<(), StorageError> {
+        if self.storage.size("config")?.is_some() {
+            return Ok(());
+        }
+        let text = "the repository is gone".to_owned();
+        Err(StorageError::Read {
+            path: format!("{}/config", self.shown()),
+            cause: Cause { kind: CauseKind::Missing, text },
+        })
+    }
+
+    /// The whole index as it is now, in memory.
     pub(crate) fn indexed(&self) -> Result<Indexed, Fault> {
-        let (opened, _) = self.session(Snapshots::Store)?;
-        guarded(|| opened.to_indexed())
+        self.must_be_there()?;
+        Indexed::load(&self.storage, &self.seal)
+    }
+
+    /// The index without what lies in packs that are gone, so that it is stored again.
+    pub(crate) fn indexed_for_backup(&self) -> Result<Indexed, Fault> {
+        self.must_be_there()?;
+        Indexed::load_of_present_packs(&self.storage, &self.seal)
     }
 
     /// All snapshots, the oldest first. None is fine.
@@ -155,11 +164,15 @@ impl Repository {
     /// # Errors
     /// [`RepositoryError::List`].
     pub fn snapshots(&self) -> Result<Vec<Snapshot>, RepositoryError> {
-        self.read_snapshots().map_err(|fault| RepositoryError::List { repository: self.shown().to_owned(), fault })
+        self.read_snapshots().map_err(|fault| self.cannot_list(fault))
+    }
+
+    pub(crate) fn cannot_list(&self, fault: Fault) -> RepositoryError {
+        RepositoryError::List { repository: self.shown().to_owned(), fault }
     }
 
     pub(crate) fn read_snapshots(&self) -> Result<Vec<Snapshot>, Fault> {
-        let (opened, _) = self.session(Snapshots::Store)?;
+        let opened = self.session()?;
         let mut snapshots: Vec<_> = snapshot_files(&opened)?.iter().map(Snapshot::from_file).collect();
         snapshots.sort_by(|a, b| (a.time, &a.id).cmp(&(b.time, &b.id)));
         Ok(snapshots)
@@ -173,7 +186,7 @@ impl Repository {
     /// # Errors
     /// [`RepositoryError::List`].
     pub fn find(&self, key: &Key) -> Result<Option<Snapshot>, RepositoryError> {
-        self.find_key(key).map_err(|fault| RepositoryError::List { repository: self.shown().to_owned(), fault })
+        self.find_key(key).map_err(|fault| self.cannot_list(fault))
     }
 
     pub(crate) fn find_key(&self, key: &Key) -> Result<Option<Snapshot>, Fault> {
@@ -216,7 +229,7 @@ impl Repository {
     }
 
     fn remove_snapshots(&self, uid: &str) -> Result<Vec<SnapshotId>, Fault> {
-        let (opened, _) = self.session(Snapshots::Store)?;
+        let opened = self.session()?;
         let tag = uid_tag(uid);
         let files = snapshot_files(&opened)?;
         let ids: Vec<_> = files.iter().filter(|file| file.tags.contains(&tag)).map(|file| file.id).collect();
@@ -227,12 +240,9 @@ impl Repository {
 
 /// Everything rustic needs to know about where a repository is. Its cache would write to the home folder: off.
 pub(crate) fn rustic_on(backend: Backend) -> RusticResult<rustic_core::Repository<()>> {
-    rustic_with(backend, NoProgressBars {})
-}
-
-fn rustic_with(backend: Backend, progress: impl ProgressBars) -> RusticResult<rustic_core::Repository<()>> {
     let options = RepositoryOptions::default().no_cache(true);
-    rustic_core::Repository::new_with_progress(&options, &RepositoryBackends::new(Arc::new(backend), None), progress)
+    let backends = RepositoryBackends::new(Arc::new(backend), None);
+    rustic_core::Repository::new_with_progress(&options, &backends, NoProgressBars {})
 }
 
 fn snapshot_files(opened: &Opened) -> Result<Vec<SnapshotFile>, Fault> {

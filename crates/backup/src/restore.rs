@@ -8,14 +8,18 @@
 
 mod compare;
 mod content;
+mod file;
 mod write;
+
+pub use file::FileReport;
 
 use crate::backend::lock;
 use crate::fault::Fault;
+use crate::index::Indexed;
 use crate::labels::{Snapshot, SnapshotId};
 use crate::metadata::{Folder, Links, apply, path_of};
 use crate::progress::{Progress, Step};
-use crate::repository::{Indexed, Repository, RepositoryError};
+use crate::repository::{Repository, RepositoryError};
 use crate::retry::Retry;
 use crate::storage::{Cause, CauseKind};
 use crate::tree::{SnapshotSize, snapshot_root};
@@ -135,6 +139,11 @@ impl Repository {
         progress: &dyn Progress,
     ) -> Result<RestoreReport, RestoreError> {
         let found = self.snapshot(snapshot.as_str())?;
+        let locked = self.lock_for_reading(progress);
+        let _lock = locked.map_err(|fault| {
+            let (repository, snapshot) = (self.shown().to_owned(), snapshot.clone());
+            RestoreError::Repository { repository, snapshot, fault }
+        })?;
         let restore = Restore::prepare(self, &found, target, progress)?;
         let size = self.size_of(snapshot)?;
         restore.run(size)
@@ -182,7 +191,9 @@ impl Failures {
         match fault {
             Fault::Damaged { what } => self.add(path, what),
             Fault::Storage(ref err) if err.kind() == CauseKind::Missing => self.add(path, err),
-            Fault::Storage(_) | Fault::Panicked { .. } => self.end(Fatal::Repository(fault)),
+            Fault::Storage(_) | Fault::Locked { .. } | Fault::System { .. } | Fault::Panicked { .. } => {
+                self.end(Fatal::Repository(fault))
+            }
         }
     }
 

@@ -1,10 +1,12 @@
 //! Reading trees of snapshots: every tree is checked against its id before it is used.
 
-use crate::fault::{Fault, guarded};
+use crate::fault::Fault;
+use crate::index::Indexed;
 use crate::labels::{Snapshot, SnapshotId};
-use crate::repository::{Indexed, Repository, RepositoryError};
+use crate::repository::{Repository, RepositoryError};
+use crate::seal::hash;
 use rustic_core::repofile::{BlobType, Node, SnapshotFile, Tree};
-use rustic_core::{BlobId, DataId, TreeId};
+use rustic_core::{DataId, FileType, Id, TreeId};
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::path::Path;
@@ -63,10 +65,8 @@ pub(crate) fn link_of(node: &Node) -> Option<(u64, u64)> {
 
 /// Reads a snapshot's own file.
 pub(crate) fn snapshot_file(indexed: &Indexed, id: &SnapshotId) -> Result<SnapshotFile, Fault> {
-    guarded(|| {
-        let id: rustic_core::Id = id.as_str().parse()?;
-        indexed.get_file::<SnapshotFile>(&id.into())
-    })
+    let id: Id = id.as_str().parse().map_err(|_| Fault::damaged(format!("{id} is no id")))?;
+    indexed.read_file(FileType::Snapshot, &id)
 }
 
 /// The node of the folder that was backed up, with its own metadata and its tree.
@@ -92,31 +92,22 @@ pub(crate) fn snapshot_root(indexed: &Indexed, snapshot: &Snapshot) -> Result<No
 
 /// Reads a tree, and checks that it hashes to its id.
 pub(crate) fn read_tree(indexed: &Indexed, id: TreeId) -> Result<Tree, Fault> {
-    let blob = read_blob(indexed, &id.into(), BlobType::Tree)?;
-    serde_json::from_slice(&blob).map_err(|err| Fault::damaged(format!("tree {} is no tree: {err}", hex(&id.into()))))
+    let blob = indexed.read(BlobType::Tree, &id)?;
+    serde_json::from_slice(&blob).map_err(|err| Fault::damaged(format!("tree {} is no tree: {err}", hex(&id))))
 }
 
 /// Reads the content of a file's part, and checks that it hashes to its id.
-pub(crate) fn read_data(indexed: &Indexed, id: DataId) -> Result<bytes::Bytes, Fault> {
-    read_blob(indexed, &id.into(), BlobType::Data)
-}
-
-fn read_blob(indexed: &Indexed, id: &BlobId, tpe: BlobType) -> Result<bytes::Bytes, Fault> {
-    let blob = guarded(|| indexed.get_blob_cached(id, tpe))?;
-    if matches(id, &blob) {
-        Ok(blob)
-    } else {
-        Err(Fault::damaged(format!("the {tpe} blob {} does not hash to its id", hex(id))))
-    }
+pub(crate) fn read_data(indexed: &Indexed, id: DataId) -> Result<Vec<u8>, Fault> {
+    indexed.read(BlobType::Data, &id)
 }
 
 /// Whether these bytes are the blob's content.
-pub(crate) fn matches(id: &BlobId, mut content: &[u8]) -> bool {
-    id.blob_matches_reader(content.len() as u64, &mut content)
+pub(crate) fn matches(id: &Id, content: &[u8]) -> bool {
+    Id::new(hash(content)) == *id
 }
 
-/// A blob's whole id.
-pub(crate) fn hex(id: &BlobId) -> String {
+/// A whole id.
+pub(crate) fn hex(id: &Id) -> String {
     id.to_hex().as_str().to_owned()
 }
 

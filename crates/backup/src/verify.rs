@@ -2,11 +2,13 @@
 
 use crate::backend::list_ids;
 use crate::fault::Fault;
+use crate::index::Indexed;
 use crate::labels::SnapshotId;
 use crate::progress::{Progress, Step};
-use crate::repository::{Indexed, Repository};
+use crate::repository::Repository;
 use crate::retry::Retry;
 use crate::tree::{hex, read_data, read_tree, snapshot_file};
+use rustic_core::repofile::BlobType;
 use rustic_core::{DataId, FileType, Id, TreeId};
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
@@ -110,6 +112,7 @@ impl Repository {
         let unreadable =
             |fault| VerifyError::Read { repository: self.shown().to_owned(), snapshot: snapshot.clone(), fault };
         progress.step(Step::Verifying);
+        let _lock = self.lock_for_reading(progress).map_err(unreadable)?;
         let indexed = self.indexed().map_err(unreadable)?;
         let packs = list_ids(self.storage(), FileType::Pack).map_err(|err| unreadable(err.into()))?;
         let packs: HashMap<Id, u64> = packs.into_iter().collect();
@@ -137,7 +140,7 @@ impl Repository {
 fn defect_or_end(fault: Fault, defects: &mut Defects, of: &str) -> Result<(), Fault> {
     match fault {
         Fault::Damaged { what } => defects.add(format!("{of}: {what}")),
-        Fault::Storage(_) | Fault::Panicked { .. } => return Err(fault),
+        Fault::Storage(_) | Fault::Locked { .. } | Fault::System { .. } | Fault::Panicked { .. } => return Err(fault),
     }
     Ok(())
 }
@@ -157,8 +160,8 @@ fn structure(
         if progress.should_stop() {
             break;
         }
-        if let Err(defect) = present(indexed, packs, &id) {
-            defects.add(format!("tree {}: {defect}", hex(&id.into())));
+        if let Err(defect) = present(indexed, packs, BlobType::Tree, &id) {
+            defects.add(format!("tree {}: {defect}", hex(&id)));
             continue;
         }
         let tree = match read_tree(indexed, id) {
@@ -179,7 +182,7 @@ fn structure(
             }
             for blob in node.content.iter().flatten().copied() {
                 if seen_data.insert(blob) {
-                    match present(indexed, packs, &blob) {
+                    match present(indexed, packs, BlobType::Data, &blob) {
                         Ok(bytes) => {
                             verified.bytes += bytes;
                             blobs.push(blob);
@@ -194,20 +197,15 @@ fn structure(
 }
 
 /// Looks whether a blob is in the index and its pack is long enough; answers its size before compression.
-fn present<T>(indexed: &Indexed, packs: &HashMap<Id, u64>, id: &T) -> Result<u64, String>
-where
-    T: rustic_core::PackedId,
-{
-    let blob: rustic_core::BlobId = (*id).into();
-    let Ok(entry) = indexed.get_index_entry(id) else {
-        return Err(format!("blob {} is in no index", hex(&blob)));
+fn present(indexed: &Indexed, packs: &HashMap<Id, u64>, kind: BlobType, id: &Id) -> Result<u64, String> {
+    let Some(place) = indexed.place(kind, id) else {
+        return Err(format!("blob {} is in no index", hex(id)));
     };
-    let pack = entry.pack.to_hex();
-    let end = u64::from(entry.location.offset) + u64::from(entry.location.length);
-    match packs.get(&*entry.pack) {
-        None => Err(format!("pack {} is missing", pack.as_str())),
-        Some(size) if *size < end => Err(format!("pack {} is cut off after {size} bytes", pack.as_str())),
-        Some(_) => Ok(entry.data_length().into()),
+    let pack = indexed.pack(&place);
+    match packs.get(&pack) {
+        None => Err(format!("pack {} is missing", hex(&pack))),
+        Some(size) if *size < place.end() => Err(format!("pack {} is cut off after {size} bytes", hex(&pack))),
+        Some(_) => Ok(place.data_length() as u64),
     }
 }
 

@@ -4,7 +4,7 @@
 
 mod support;
 
-use lvault_backup::{BackUpError, Key, Location, Repository, RestoreError, Silent, VerifyDepth};
+use lvault_backup::{BackUpError, Key, Location, ReadData, Repository, RestoreError, Silent, VerifyDepth};
 use std::sync::Arc;
 use std::time::Duration;
 use support::{Bench, Mount, PASSWORD, PATH, command, inventory, is_root, noise, password, path, write};
@@ -94,7 +94,48 @@ fn a_killed_backup_leaves_no_snapshot_or_the_whole_one() {
     let snapshots = repository.snapshots().unwrap();
     assert_eq!(snapshots.len(), 1);
     repository.verify(&snapshots[0].id, VerifyDepth::Data, &Silent).unwrap();
-    assert!(repository.check(true).unwrap().is_clean());
+    assert!(repository.check(ReadData::Everything, &Silent).unwrap().is_clean());
+    assert_eq!(repository.locks().unwrap(), [], "the dead ones' locks were left");
+    bench.assert_restic_is_content();
+}
+
+/// The names and sizes of all packs.
+fn packs(bench: &Bench) -> Vec<u64> {
+    let folders = std::fs::read_dir(bench.repository_folder().join("data")).unwrap();
+    let files = folders.flat_map(|folder| std::fs::read_dir(folder.unwrap().path()).unwrap());
+    let files = files.map(|file| file.unwrap()).filter(|file| file.file_name().len() == 64);
+    files.map(|file| file.metadata().unwrap().len()).collect()
+}
+
+#[test]
+fn what_a_killed_backup_has_uploaded_is_not_uploaded_again() {
+    const TOTAL: u64 = 12 * (20 << 20);
+    let bench = Bench::new();
+    for number in 0..12 {
+        write(bench.volume().join(number.to_string()), noise(number + 1, 20 << 20));
+    }
+    let repository = bench.repository();
+    let mut child = command(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "child_backs_up"])
+        .env(CHILD, bench.folder.path())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    while packs(&bench).len() < 8 {
+        assert!(child.try_wait().unwrap().is_none(), "it ended too soon");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let uploaded: u64 = packs(&bench).iter().sum();
+    let report = bench.back_up(&repository, "killed", 1).unwrap();
+    // At most the two packs that are written at a time were on disk and not in the index; headers are the rest.
+    let again = (uploaded + report.added_bytes).saturating_sub(TOTAL);
+    eprintln!("{uploaded} bytes were uploaded before the kill, {again} of them again");
+    assert!(again < uploaded / 100 + 2 * (17 << 20), "{again} of {uploaded} bytes were uploaded again");
+    assert!(report.added_bytes < TOTAL - uploaded + 2 * (17 << 20), "{report:?}");
+    repository.verify(&report.snapshot, VerifyDepth::Data, &Silent).unwrap();
+    assert_eq!(repository.locks().unwrap(), []);
     bench.assert_restic_is_content();
 }
 

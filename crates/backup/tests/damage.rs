@@ -4,7 +4,7 @@
 
 mod support;
 
-use lvault_backup::{Repository, RestoreError, Retry, Silent, SnapshotId, VerifyDepth, VerifyError};
+use lvault_backup::{ReadData, Repository, RestoreError, Retry, Silent, SnapshotId, VerifyDepth, VerifyError};
 use std::path::{Path, PathBuf};
 use support::{Bench, PASSWORD, PATH, noise, password, path, write};
 
@@ -91,7 +91,7 @@ fn a_flipped_bit_of_data_is_found() {
             assert_eq!(err.retry(), Retry::Never);
             let err = damaged.restore().unwrap_err();
             assert!(matches!(&err, RestoreError::Incomplete { count: 1.., .. }), "at {at}: {err:?}");
-            assert!(!damaged.repository.check(true).unwrap().is_clean(), "at {at}");
+            assert!(!damaged.repository.check(ReadData::Everything, &Silent).unwrap().is_clean(), "at {at}");
         });
     }
     for at in [0, 20, 100] {
@@ -129,7 +129,7 @@ fn a_missing_or_short_pack_is_found_without_reading_data() {
                 let err = damaged.verify(VerifyDepth::Structure).unwrap_err();
                 assert!(matches!(&err, VerifyError::Damaged { defects, .. } if defects[0].contains("pack")), "{err:?}");
                 assert!(damaged.restore().is_err());
-                assert!(!damaged.repository.check(false).unwrap().is_clean());
+                assert!(!damaged.repository.check(ReadData::Nothing, &Silent).unwrap().is_clean());
             });
         }
     }

@@ -4,7 +4,9 @@
 
 mod support;
 
-use lvault_backup::{BackUpError, ChangeDetection, Host, Key, RepositoryError, Retry, Silent, Tag, VerifyDepth};
+use lvault_backup::{
+    BackUpError, ChangeDetection, Host, Key, ReadData, RepositoryError, Retry, Silent, Tag, VerifyDepth,
+};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use support::{Bench, inventory, noise, restic, set_time, write};
@@ -162,7 +164,7 @@ fn restic_and_we_work_in_one_repository() {
     let next = bench.back_up(&repository, "c", 1).unwrap();
     assert_eq!((next.parent.as_ref(), next.read_bytes), (Some(&ours.snapshot), 200_000));
     repository.verify(&next.snapshot, VerifyDepth::Data, &Silent).unwrap();
-    assert!(repository.check(true).unwrap().is_clean());
+    assert!(repository.check(ReadData::Everything, &Silent).unwrap().is_clean());
     bench.assert_restic_is_content();
 }
 
@@ -177,4 +179,50 @@ fn a_repository_that_restic_made_is_used_as_it_is() {
     let report = bench.back_up(&repository, "a", 1).unwrap();
     repository.verify(&report.snapshot, VerifyDepth::Data, &Silent).unwrap();
     bench.assert_restic_is_content();
+}
+
+/// Runs plain restic in the middle of a backup, once.
+struct Meanwhile {
+    folder: std::path::PathBuf,
+    output: std::sync::OnceLock<std::process::Output>,
+}
+
+impl lvault_backup::Progress for Meanwhile {
+    fn bytes(&self, _: u64) {
+        self.output.get_or_init(|| restic(&self.folder, &["prune"]));
+    }
+}
+
+#[test]
+fn restic_prunes_nothing_while_a_backup_runs() {
+    let bench = Bench::new();
+    write(bench.volume().join("file"), noise(1, 3 << 20));
+    let repository = bench.repository();
+    let meanwhile = Arc::new(Meanwhile { folder: bench.repository_folder(), output: Default::default() });
+    let report = repository.back_up(&bench.what("a", 1), meanwhile.clone()).unwrap();
+    let output = meanwhile.output.get().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("locked"), "{output:?}");
+    assert!(said.contains("lvault a 1"), "{output:?}");
+    assert!(restic(&bench.repository_folder(), &["prune"]).status.success(), "the lock was left");
+    repository.verify(&report.snapshot, VerifyDepth::Data, &Silent).unwrap();
+}
+
+/// The index is not trusted about packs that are not there.
+#[test]
+fn what_a_lost_pack_held_is_stored_again() {
+    let bench = Bench::new();
+    for number in 0..4 {
+        write(bench.volume().join(number.to_string()), noise(number, 300_000));
+    }
+    let repository = bench.repository();
+    let first = bench.back_up(&repository, "a", 1).unwrap();
+    let data = bench.repository_folder().join("data");
+    let packs = std::fs::read_dir(data).unwrap().flat_map(|it| std::fs::read_dir(it.unwrap().path()).unwrap());
+    packs.for_each(|pack| std::fs::remove_file(pack.unwrap().path()).unwrap());
+    assert!(repository.verify(&first.snapshot, VerifyDepth::Structure, &Silent).is_err());
+    let second = bench.back_up(&repository, "b", 1).unwrap();
+    assert_eq!((second.parent, second.read_bytes), (None, 1_200_000));
+    repository.verify(&second.snapshot, VerifyDepth::Data, &Silent).unwrap();
+    repository.verify(&first.snapshot, VerifyDepth::Data, &Silent).unwrap();
 }

@@ -211,3 +211,63 @@ fn progress_adds_up_to_the_total() {
     assert_eq!(counts.files.load(Ordering::Relaxed), 21);
     assert_eq!(*counts.steps.lock().unwrap(), [Step::Restoring, Step::Verifying]);
 }
+
+/// One file of a snapshot goes onto a file or a device that holds something similar: only what differs is written.
+#[test]
+fn a_file_is_restored_in_place() {
+    let bench = Bench::new();
+    let mut image = noise(1, 40 << 20);
+    image[3 << 20..20 << 20].fill(0);
+    image.extend_from_slice(b"and an odd end");
+    std::fs::create_dir(bench.volume().join("images")).unwrap();
+    write(bench.volume().join("images/disk"), &image);
+    let repository = bench.repository();
+    let snapshot = bench.back_up(&repository, "a", 1).unwrap().snapshot;
+    let size = image.len() as u64;
+    let target = bench.folder.path().join("disk");
+    let restore = |target: &Path| repository.restore_file(&snapshot, Path::new("images/disk"), target, &Silent);
+
+    let report = restore(&target).unwrap();
+    assert_eq!((report.bytes, report.written_bytes), (size, size - (17 << 20)));
+    assert!(std::fs::read(&target).unwrap() == image);
+    assert_eq!(restore(&target).unwrap().written_bytes, 0);
+    let mut changed = image.clone();
+    changed[1_000_000] ^= 1;
+    changed[10 << 20..(10 << 20) + 8192].fill(7);
+    changed.extend_from_slice(b"too long");
+    write(&target, &changed);
+    assert_eq!(restore(&target).unwrap().written_bytes, 3 * 4096);
+    assert!(std::fs::read(&target).unwrap() == image);
+    let stat = std::fs::metadata(&target).unwrap();
+    assert!(stat.blocks() * 512 < size, "zeros were written");
+
+    assert!(repository.restore_file(&snapshot, Path::new("images"), &target, &Silent).is_err());
+    assert!(repository.restore_file(&snapshot, Path::new("images/none"), &target, &Silent).is_err());
+    if support::is_root() {
+        onto_a_device(&bench, &image, restore);
+    }
+}
+
+fn onto_a_device(
+    bench: &Bench,
+    image: &[u8],
+    restore: impl Fn(&Path) -> Result<lvault_backup::FileReport, RestoreError>,
+) {
+    for (size, fits) in [(64 << 20, true), (1 << 20, false)] {
+        let backing = bench.folder.path().join(format!("backing {size}"));
+        write(&backing, vec![9; size]);
+        let output = support::command("losetup").args(["--find", "--show"]).arg(&backing).output().unwrap();
+        let device = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+        if device.is_empty() {
+            eprintln!("SKIPPED: no loop device is to be had");
+            return;
+        }
+        let restored = restore(Path::new(&device));
+        let status = support::command("losetup").args(["--detach", &device]).status();
+        assert!(status.unwrap().success());
+        match restored {
+            Ok(_) => assert!(fits && std::fs::read(&backing).unwrap()[..image.len()] == *image),
+            Err(err) => assert!(!fits && err.to_string().contains("device is smaller"), "{err}"),
+        }
+    }
+}

@@ -5,7 +5,8 @@
 
 mod support;
 
-use lvault_backup::{BackUpError, Retry};
+use lvault_backup::{BackUpError, OnReadError, Retry, Silent, VerifyDepth};
+use std::sync::Arc;
 use support::{Bench, Mount, is_root, set_mode, write};
 
 fn assert_unreadable(bench: &Bench, expected: &[&str], reason: &str) {
@@ -60,4 +61,17 @@ fn hundreds_of_unreadable_files_are_counted_and_some_are_named() {
     assert!(err.to_string().len() < 1000, "{err}");
     let BackUpError::Unreadable { files, count } = err else { panic!("{err:?}") };
     assert_eq!((files.len(), count), (100, 250));
+
+    // Who wants the rest gets it, and is told what is missing.
+    write(bench.volume().join("fine"), "content");
+    let mut what = bench.what("a", 1);
+    what.on_read_error = OnReadError::Skip;
+    let report = repository.back_up(&what, Arc::new(Silent)).unwrap();
+    assert_eq!((report.unreadable.len(), report.unreadable_count, report.files), (100, 250, 1));
+    repository.verify(&report.snapshot, VerifyDepth::Data, &Silent).unwrap();
+    let target = bench.empty("target");
+    repository.restore(&report.snapshot, &target, &Silent).unwrap();
+    let names: Vec<_> = std::fs::read_dir(target).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["fine"]);
+    bench.assert_restic_is_content();
 }

@@ -107,7 +107,7 @@ pub enum Transition {
 }
 
 /// What an executor names in every write: the attempt it was launched for and the claim it made.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Held {
     /// The attempt it was launched for.
     pub attempt: Attempt,

@@ -8,10 +8,11 @@ use jiff::Timestamp;
 use lvault_api::task::{MountedFolder, Task, Work};
 use lvault_api::{Progress as Written, SnapshotBackupStorageSpec};
 use lvault_backup::{
-    BackUp, BackUpError, CauseKind, ChangeDetection, Host, Key, Location, OpenError, Password, Progress, Repository,
-    RepositoryPath, RestoreError, Retry, Snapshot, SourcePath, Step, VerifyDepth,
+    BackUp, BackUpError, CauseKind, ChangeDetection, Host, Key, Location, OnReadError, OpenError, Password, Progress,
+    Repository, RepositoryPath, RestoreError, Retry, Snapshot, SourcePath, Step, VerifyDepth,
 };
 use lvault_core::Bytes;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::meter::Meter;
 
@@ -57,6 +58,70 @@ pub trait CopyWork: Send + Sync + 'static {
 /// Whether the claim still holds; asked directly before a commit.
 pub type MayCommit = Arc<dyn Fn() -> bool + Send + Sync>;
 
+/// Carries out the work of a task beside the event loop.
+pub trait Worker: Send + Sync + 'static {
+    /// Begins the work, and answers when it is done or cannot be done. Nobody waits any more when the answer's other end is
+    /// dropped; the work then commits nothing.
+    fn start(
+        self: Arc<Self>,
+        task: Task,
+        meter: Arc<Meter>,
+        gate: CommitGate,
+    ) -> oneshot::Receiver<Result<Copied, CopyError>>;
+}
+
+/// Work that blocks runs on a thread of its own.
+impl<W: CopyWork> Worker for W {
+    fn start(
+        self: Arc<Self>,
+        task: Task,
+        meter: Arc<Meter>,
+        gate: CommitGate,
+    ) -> oneshot::Receiver<Result<Copied, CopyError>> {
+        let (tell, outcome) = oneshot::channel();
+        std::thread::spawn(move || {
+            let may_commit: MayCommit = Arc::new(move || gate.ask_blocking());
+            // Where the loop has ended already, nobody wants to know.
+            drop(tell.send(self.copy(&task, &meter, &may_commit)));
+        });
+        outcome
+    }
+}
+
+/// The question that stands before every commit: does the claim still hold? The event loop answers it. Where that has
+/// ended, the claim does not hold.
+pub struct CommitGate {
+    questions: Option<mpsc::Sender<Question>>,
+}
+
+/// Where the answer goes.
+pub(crate) type Question = oneshot::Sender<bool>;
+
+impl CommitGate {
+    /// A gate whose questions go to an event loop.
+    pub(crate) fn asking(questions: mpsc::Sender<Question>) -> Self {
+        CommitGate { questions: Some(questions) }
+    }
+
+    /// A gate for work that holds no claim.
+    pub(crate) fn open() -> Self {
+        CommitGate { questions: None }
+    }
+
+    /// Asks, and waits for the answer.
+    pub async fn ask(&self) -> bool {
+        let Some(questions) = &self.questions else { return true };
+        let (question, answer) = oneshot::channel();
+        questions.send(question).await.is_ok() && answer.await.unwrap_or(false)
+    }
+
+    fn ask_blocking(&self) -> bool {
+        let Some(questions) = &self.questions else { return true };
+        let (question, answer) = oneshot::channel();
+        questions.blocking_send(question).is_ok() && answer.blocking_recv().unwrap_or(false)
+    }
+}
+
 /// The work on real repositories.
 pub struct Repositories;
 
@@ -83,6 +148,7 @@ pub fn copy_work(task: &Task, meter: &Arc<Meter>, may_commit: &MayCommit) -> Res
                     true => ChangeDetection::ModificationTime,
                     false => ChangeDetection::ChangeTime,
                 },
+                on_read_error: OnReadError::Fail,
             };
             let progress = Arc::new(Watched { meter: Arc::clone(meter), may_commit: Arc::clone(may_commit) });
             retrying(meter, || place.back_up(&back_up, folder, &progress))

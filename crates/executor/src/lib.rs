@@ -16,7 +16,7 @@ mod run;
 mod task;
 
 pub use connection::{Connection, ConnectionError};
-pub use copy::{Copied, CopyError, CopyWork, MayCommit, Repositories, copy_work};
+pub use copy::{CommitGate, Copied, CopyError, CopyWork, MayCommit, Repositories, Worker, copy_work};
 pub use meter::Meter;
 pub use run::{Exit, Settings, run};
 pub use task::{TaskError, read_pod_task, read_task};
@@ -26,6 +26,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use lvault_api::task::{SECRET_VARIABLE, TASK_VARIABLE};
+use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 
 /// Runs the task that stands in a pod's environment, else on standard input: the whole life of an executor.
@@ -49,6 +50,10 @@ pub fn main() -> ExitCode {
         }
     };
     let ended = runtime.block_on(async {
+        // `restic unlock` asks by this signal whether the holder of a lock lives; it would end a process that ignores it not.
+        if let Err(problem) = signal(SignalKind::hangup()) {
+            error!("cannot ignore SIGHUP, so `restic unlock` on this host would end this executor: {problem}");
+        }
         let connection = Connection::open(task.api.clone()).await?;
         Ok::<Exit, ConnectionError>(run(task, connection, Arc::new(Repositories), Settings::of_a_process()).await)
     });

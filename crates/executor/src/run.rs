@@ -7,13 +7,13 @@ use jiff::Timestamp;
 use lvault_api::TransferError;
 use lvault_api::task::{Task, Work};
 use lvault_core::{Held, Holder, Transition};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::attempt::{Attempt, WriteError};
 use crate::connection::Connection;
-use crate::copy::{Copied, CopyError, CopyWork, MayCommit};
+use crate::copy::{CommitGate, Copied, CopyError, Question, Worker};
 use crate::heartbeat;
 use crate::meter::Meter;
 
@@ -39,8 +39,6 @@ pub struct Settings {
     pub stall: Duration,
     /// The clock that statuses are stamped with.
     pub now: fn() -> Timestamp,
-    /// Starts the copy beside the event loop.
-    pub spawn: fn(Box<dyn FnOnce() + Send>),
 }
 
 impl Settings {
@@ -52,16 +50,12 @@ impl Settings {
             patience: Duration::from_secs(3600),
             stall: Duration::from_secs(900),
             now: Timestamp::now,
-            spawn: |copy| drop(std::thread::spawn(copy)),
         }
     }
 }
 
-/// Whether the copying thread may commit now: it asks, and waits for the answer.
-type Question = oneshot::Sender<bool>;
-
 /// Runs one task to its end.
-pub async fn run(task: Task, connection: Connection, work: Arc<dyn CopyWork>, settings: Settings) -> Exit {
+pub async fn run(task: Task, connection: Connection, work: Arc<dyn Worker>, settings: Settings) -> Exit {
     let attempt = Attempt {
         task: &task,
         connection: &connection,
@@ -74,8 +68,8 @@ pub async fn run(task: Task, connection: Connection, work: Arc<dyn CopyWork>, se
     let heartbeat = heartbeat::beat(&task, &holder, &connection, Arc::clone(&meter), settings.stall, settings.now);
     let life = async {
         match task.work {
-            Work::Backup { .. } | Work::Restore { .. } => copy(&attempt, &meter, work, &settings).await,
-            Work::Forget => forget(&attempt, &meter, work, &settings).await,
+            Work::Backup { .. } | Work::Restore { .. } => copy(&attempt, &meter, work).await,
+            Work::Forget => forget(&attempt, &meter, work).await,
         }
     };
     let ended = tokio::select! {
@@ -92,15 +86,10 @@ pub async fn run(task: Task, connection: Connection, work: Arc<dyn CopyWork>, se
     }
 }
 
-async fn copy(
-    attempt: &Attempt<'_>,
-    meter: &Arc<Meter>,
-    work: Arc<dyn CopyWork>,
-    settings: &Settings,
-) -> Result<(), WriteError> {
+async fn copy(attempt: &Attempt<'_>, meter: &Arc<Meter>, work: Arc<dyn Worker>) -> Result<(), WriteError> {
     let held = attempt.claim().await?;
     info!("claimed attempt {} with epoch {}", held.attempt, held.claim.epoch);
-    let outcome = copy_and_report(attempt, &held, meter, work, settings).await?;
+    let outcome = copy_and_report(attempt, &held, meter, work).await?;
     match outcome {
         Ok(copied) => succeed(attempt, &held, meter, copied).await,
         Err(error) => fail(attempt, &held, meter, error).await,
@@ -112,11 +101,10 @@ async fn copy_and_report(
     attempt: &Attempt<'_>,
     held: &Held,
     meter: &Arc<Meter>,
-    work: Arc<dyn CopyWork>,
-    settings: &Settings,
+    work: Arc<dyn Worker>,
 ) -> Result<Result<Copied, CopyError>, WriteError> {
     let (questions, mut asked) = mpsc::channel::<Question>(1);
-    let mut outcome = start(attempt.task, meter, work, settings, Some(questions));
+    let mut outcome = work.start(attempt.task.clone(), Arc::clone(meter), CommitGate::asking(questions));
     let started = Instant::now();
     let period = Duration::from_secs(attempt.task.progress_seconds.max(1));
     let mut ticks = tokio::time::interval_at(started + period, period);
@@ -134,32 +122,6 @@ async fn copy_and_report(
             _ = ticks.tick() => report(attempt, held, meter, started).await?,
         }
     }
-}
-
-fn start(
-    task: &Task,
-    meter: &Arc<Meter>,
-    work: Arc<dyn CopyWork>,
-    settings: &Settings,
-    questions: Option<mpsc::Sender<Question>>,
-) -> oneshot::Receiver<Result<Copied, CopyError>> {
-    let (tell, outcome) = oneshot::channel();
-    let (task, meter) = (task.clone(), Arc::clone(meter));
-    (settings.spawn)(Box::new(move || {
-        let may_commit: MayCommit = Arc::new(move || match &questions {
-            None => true,
-            Some(questions) => ask(questions),
-        });
-        // Where the loop has ended already, nobody wants to know.
-        drop(tell.send(work.copy(&task, &meter, &may_commit)));
-    }));
-    outcome
-}
-
-/// Asks the event loop whether the claim still holds. Where it has ended, the claim does not.
-fn ask(questions: &mpsc::Sender<Question>) -> bool {
-    let (question, answer) = oneshot::channel();
-    questions.blocking_send(question).is_ok() && answer.blocking_recv().unwrap_or(false)
 }
 
 async fn report(attempt: &Attempt<'_>, held: &Held, meter: &Meter, started: Instant) -> Result<(), WriteError> {
@@ -207,13 +169,9 @@ async fn fail(attempt: &Attempt<'_>, held: &Held, meter: &Meter, error: CopyErro
     written.await.map(drop)
 }
 
-async fn forget(
-    attempt: &Attempt<'_>,
-    meter: &Arc<Meter>,
-    work: Arc<dyn CopyWork>,
-    settings: &Settings,
-) -> Result<(), WriteError> {
-    let outcome = start(attempt.task, meter, work, settings, None).await.unwrap_or_else(|_| Err(CopyError::ended()));
+async fn forget(attempt: &Attempt<'_>, meter: &Arc<Meter>, work: Arc<dyn Worker>) -> Result<(), WriteError> {
+    let begun = work.start(attempt.task.clone(), Arc::clone(meter), CommitGate::open());
+    let outcome = begun.await.unwrap_or_else(|_| Err(CopyError::ended()));
     let outcome = match outcome {
         Ok(copied) => Ok(copied.removed),
         Err(error) => Err(error.message),

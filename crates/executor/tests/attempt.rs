@@ -12,7 +12,7 @@ use kube::ResourceExt;
 use lvault_api::task::Work;
 use lvault_api::{Phase, conditions};
 use lvault_core::{Launch, Transition};
-use lvault_executor::{Connection, CopyError, CopyWork, Exit, Meter, Repositories, Settings, copy_work, run};
+use lvault_executor::{Connection, CopyError, CopyWork, Exit, Meter, Repositories, Settings, Worker, copy_work, run};
 use support::{Bench, Fault};
 
 #[tokio::test]
@@ -33,7 +33,7 @@ async fn a_backup_succeeds_and_says_what_it_did() {
 async fn of_two_executors_for_one_attempt_one_leaves_without_writing() {
     let bench = Bench::new().await;
     let gate = Gate::closed();
-    let first = tokio::spawn(bench.start(bench.task(1), Arc::clone(&gate) as Arc<dyn CopyWork>, bench.client.clone()));
+    let first = tokio::spawn(bench.start(bench.task(1), Arc::clone(&gate) as Arc<dyn Worker>, bench.client.clone()));
     bench.wait_for(|transfer| transfer.phase == Phase::Running).await;
     let before = bench.object().await.resource_version();
     let twin = bench.run(bench.task(1)).await;
@@ -50,7 +50,7 @@ async fn of_two_executors_for_one_attempt_one_leaves_without_writing() {
 async fn a_zombie_neither_commits_nor_writes() {
     let bench = Bench::new().await;
     let gate = Gate::closed();
-    let zombie = tokio::spawn(bench.start(bench.task(1), Arc::clone(&gate) as Arc<dyn CopyWork>, bench.client.clone()));
+    let zombie = tokio::spawn(bench.start(bench.task(1), Arc::clone(&gate) as Arc<dyn Worker>, bench.client.clone()));
     bench.wait_for(|transfer| transfer.phase == Phase::Running).await;
     bench.agent_writes(&Transition::RecordLoss { launch: Launch::FIRST }).await;
     assert_eq!(bench.run(bench.task(2)).await, Exit::Reported);
@@ -68,7 +68,7 @@ async fn a_zombie_neither_commits_nor_writes() {
 async fn a_zombie_does_not_commit_before_its_successor_has_claimed() {
     let bench = Bench::new().await;
     let gate = Gate::closed();
-    let zombie = tokio::spawn(bench.start(bench.task(1), Arc::clone(&gate) as Arc<dyn CopyWork>, bench.client.clone()));
+    let zombie = tokio::spawn(bench.start(bench.task(1), Arc::clone(&gate) as Arc<dyn Worker>, bench.client.clone()));
     bench.wait_for(|transfer| transfer.phase == Phase::Running).await;
     bench.agent_writes(&Transition::RecordLoss { launch: Launch::FIRST }).await;
     gate.open();
@@ -127,8 +127,7 @@ async fn an_api_that_stays_away_leaves_the_commit_for_a_successor() {
     let bench = Bench::new().await;
     let gate = Gate::closed();
     let client = bench.breakable();
-    let running =
-        tokio::spawn(bench.start(bench.task(1), Arc::clone(&gate) as Arc<dyn CopyWork>, client.client.clone()));
+    let running = tokio::spawn(bench.start(bench.task(1), Arc::clone(&gate) as Arc<dyn Worker>, client.client.clone()));
     bench.wait_for(|transfer| transfer.phase == Phase::Running).await;
     gate.open();
     gate.committed().await;
@@ -211,7 +210,7 @@ async fn a_stalled_copy_stops_the_heartbeat() {
     let gate = Gate::closed();
     let connection = Connection::fixed(bench.client.clone());
     let settings = Settings { stall: Duration::from_millis(1500), ..support::settings() };
-    let work = Arc::clone(&gate) as Arc<dyn CopyWork>;
+    let work = Arc::clone(&gate) as Arc<dyn Worker>;
     let executor = tokio::spawn(run(bench.task(1), connection, work, settings));
     bench.wait_for(|transfer| transfer.phase == Phase::Running).await;
     let first = bench.lease_renewed_after(None).await;

@@ -57,6 +57,9 @@ pub enum Command {
     Get(GetArgs),
     /// Say what an object is waiting for, and what to do
     Why(WhyArgs),
+    /// Copy the state's objects out of a stopped lvault, or into a new one
+    #[command(subcommand)]
+    State(StateCommand),
     /// Print the version
     Version,
     /// Print completions for a shell
@@ -393,6 +396,26 @@ pub struct GetArgs {
     /// How to print.
     #[command(flatten)]
     pub output: Output,
+}
+
+/// Commands about the state.
+#[derive(Debug, Subcommand)]
+pub enum StateCommand {
+    /// Write all objects as one JSON document, a `v1` List. lvault has to be stopped
+    Export {
+        /// The file to write, which must not exist yet; - is standard output
+        #[arg(value_name = "FILE", default_value = "-")]
+        file: PathBuf,
+        /// Write Secrets, too: with them the document holds passwords in the clear
+        #[arg(long)]
+        include_secrets: bool,
+    },
+    /// Make the state of a new state folder from an export. The objects come back, volumes and tokens do not
+    Import {
+        /// The file to read; - is standard input
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
 }
 
 /// Arguments of `lvault why`.

@@ -2,7 +2,7 @@
 //!
 //! What holds in this crate:
 //! - It only wires: rules, engines, repositories and reconcilers live in the crates below.
-//! - Every command but `up`, `demo`, `node` and the executor speaks to a Kubernetes API, the embedded one or another, and to
+//! - Every command but `up`, `demo`, `node`, `state` and the executor speaks to a Kubernetes API, the embedded one or another, and to
 //!   nothing else.
 //! - What a user writes is read once, in [`names`], before anything is written anywhere.
 //! - Only [`say`] prints; every error says what was tried, what happened and what to do next.
@@ -85,6 +85,10 @@ fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Restore(args) => ask(&place, async |server| command::restore::run(server, args).await)?,
         Command::Storage(command) => ask(&place, async |server| command::storage::run(server, command).await)?,
         Command::Get(args) => ask(&place, async |server| command::get::run(server, args).await)?,
+        Command::State(command) => {
+            log("warn");
+            command::state::run(&place, &command)?;
+        }
         Command::Why(args) => ask(&place, async |server| why::run(server, &args.name).await)?,
     }
     Ok(ExitCode::SUCCESS)

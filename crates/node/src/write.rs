@@ -40,6 +40,8 @@ impl Agent {
         transfer.repository = view.storage().map(ToString::to_string);
         transfer.path = match (&view.object.spec.restore, &view.object.spec.source) {
             (Some(restore), _) => Some(restore.path.clone()),
+            // A source whose name makes no sense cannot be looked up; the attempt begins all the same, and fails with a reason.
+            (None, Some(_)) if view.spec.is_err() => None,
             (None, Some(source)) => self.source_object(source).await?.as_ref().map(repository_path),
             (None, None) => None,
         };

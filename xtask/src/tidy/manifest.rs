@@ -8,11 +8,14 @@ const BORDERS: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("apiserver", &[]),
     ("backup", &[]),
+    ("faults", &[]),
+    ("conformance", &["apiserver"]),
     ("api", &["core"]),
     ("engines", &["core"]),
     ("executor", &["core", "api", "backup"]),
     ("node", &["core", "api", "engines"]),
     ("controller", &["core", "api", "backup"]),
+    ("sim", &["core", "api", "apiserver", "backup", "engines", "executor", "node", "controller"]),
 ];
 
 /// The crate at the top, which only wires: it may know all of them.

@@ -131,9 +131,8 @@ impl Policy {
         if user.is_master() {
             return Some(Grant::Master);
         }
-        // A path belongs to no namespace; the rules of a namespace say nothing about it.
-        let namespace = if asked.is_path() { "" } else { asked.namespace.as_str() };
-        self.reaching(user, namespace).find_map(|bound| {
+        // A path belongs to no namespace, and so the rules of a namespace say nothing about it.
+        self.reaching(user, &asked.namespace).find_map(|bound| {
             let rule = bound.rules.iter().position(|rule| rule.allows(asked))?;
             Some(Grant::Rule(RulePlace {
                 binding_namespace: bound.binding_namespace.clone(),

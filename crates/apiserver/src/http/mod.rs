@@ -5,6 +5,7 @@
 
 pub(crate) mod accept;
 pub(crate) mod body;
+pub(crate) mod manager;
 pub(crate) mod protobuf;
 pub(crate) mod query;
 pub(crate) mod reads;

@@ -25,6 +25,11 @@ impl Query {
         self.pairs.iter().find(|(found, _)| found == name).map_or("", |(_, value)| value)
     }
 
+    /// Whether there is a parameter of that name, whatever its value.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.pairs.iter().any(|(found, _)| found == name)
+    }
+
     /// A parameter that is on or off.
     pub(crate) fn flag(&self, name: &str) -> Result<bool, Refusal> {
         match self.get(name) {

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Response, StatusCode};
+use serde_json::Value;
 
 use super::body::ApiBody;
 use super::route::Place;
 use super::{Asked, accept, json, with};
 use crate::list::{self, Filter, Version, bad_option};
 use crate::present::Presenter;
-use crate::refusal::Refusal;
+use crate::refusal::{Cause, Refusal};
 use crate::selector::{FieldSelector, LabelSelector};
 use crate::server::Server;
 use crate::store::Key;
@@ -114,7 +115,11 @@ fn list_version(asked: &Asked) -> Result<Version, Refusal> {
             "resourceVersionMatch",
             "resourceVersionMatch is forbidden unless resourceVersion is provided",
         )),
-        (_, _) => Err(bad_option("resourceVersionMatch", "supported values: \"Exact\", \"NotOlderThan\"")),
+        (other, _) => {
+            let supported = ["\"Exact\"", "\"NotOlderThan\"", "\"\""].map(String::from);
+            let cause = Cause::not_supported("resourceVersionMatch", &Value::from(other), &supported);
+            Err(Refusal::invalid_options("ListOptions", cause))
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Patches: JSON merge patch, JSON patch, and strategic merge patch for built-in kinds.
 //!
 //! Holds: a patch is applied whole or not at all; what cannot be applied exactly is refused, never approximated.
+//! Server-side apply is no patch in this sense: see [`crate::managed`].
 
 mod json;
 mod merge;
@@ -20,10 +21,9 @@ pub(crate) enum Patch {
 }
 
 /// What a custom resource takes.
-const ACCEPTED: &str = "application/json-patch+json, application/merge-patch+json";
+const ACCEPTED: &str = "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
 /// What a built-in kind takes.
-const ACCEPTED_BUILTIN: &str =
-    "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
+const ACCEPTED_BUILTIN: &str = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml";
 
 impl Patch {
     /// Parses a patch of that media type for an object of that nature.
@@ -33,7 +33,6 @@ impl Patch {
             "application/merge-patch+json" => Ok(Patch::Merge(object(body)?)),
             "application/json-patch+json" => Ok(Patch::Json(json::parse(body)?)),
             "application/strategic-merge-patch+json" if strategic => Ok(Patch::Strategic(object(body)?)),
-            // Server-side apply too: applied as a mere merge it would lose what it is for.
             _other if strategic => Err(Refusal::UnsupportedMediaType(ACCEPTED_BUILTIN)),
             _other => Err(Refusal::UnsupportedMediaType(ACCEPTED)),
         }

@@ -147,8 +147,9 @@ fn namespace() -> Value {
                     "finalizers": {"type": "array", "items": {"type": "string"}}}},
                 "status": {"type": "object", "properties": {
                     "phase": {"type": "string"},
-                    "conditions": {"type": "array", "items": {
-                        "type": "object", "x-kubernetes-preserve-unknown-fields": true}}}}}}},
+                    "conditions": {
+                        "type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"],
+                        "items": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}}}}},
     });
     document("", &names, "Cluster", &version)
 }
@@ -173,7 +174,8 @@ fn secret() -> Value {
 
 fn object_reference() -> Value {
     let text = json!({"type": "string"});
-    json!({"type": "object", "properties": {"apiVersion": text, "kind": text, "name": text, "namespace": text,
+    json!({"type": "object", "x-kubernetes-map-type": "atomic", "properties": {
+           "apiVersion": text, "kind": text, "name": text, "namespace": text,
            "uid": text, "resourceVersion": text, "fieldPath": text}})
 }
 

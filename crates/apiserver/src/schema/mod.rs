@@ -72,6 +72,8 @@ pub(crate) struct Schema {
     pub(crate) additional: Additional,
     pub(crate) items: Option<Box<Schema>>,
     pub(crate) list_type: ListType,
+    /// `x-kubernetes-map-type: atomic`: owned as a whole by whoever applies it.
+    pub(crate) atomic_map: bool,
     pub(crate) required: Vec<String>,
     pub(crate) allowed: Option<Vec<Value>>,
     pub(crate) range: Range,
@@ -146,6 +148,7 @@ impl Schema {
             additional: Additional::Kept,
             items: None,
             list_type: ListType::Atomic,
+            atomic_map: false,
             required: Vec::new(),
             allowed: None,
             range: Range::default(),
@@ -247,6 +250,7 @@ fn parse_node(node: &Node<'_>) -> Result<Schema, SchemaError> {
         additional: parse_additional(node)?,
         items: node.boxed("items")?,
         list_type: parse_list_type(node)?,
+        atomic_map: parse_map_type(node)?,
         required: node.texts("required")?,
         allowed: node.read("enum", |value| value.as_array().cloned())?,
         range: parse_range(node)?,
@@ -309,6 +313,14 @@ fn parse_list_type(node: &Node<'_>) -> Result<ListType, SchemaError> {
         Some("set") => Ok(ListType::Set),
         Some("map") => Ok(ListType::Map(node.texts("x-kubernetes-list-map-keys")?)),
         Some(_) => Err(node.wrong("x-kubernetes-list-type")),
+    }
+}
+
+fn parse_map_type(node: &Node<'_>) -> Result<bool, SchemaError> {
+    match node.read("x-kubernetes-map-type", Value::as_str)? {
+        None | Some("granular") => Ok(false),
+        Some("atomic") => Ok(true),
+        Some(_) => Err(node.wrong("x-kubernetes-map-type")),
     }
 }
 

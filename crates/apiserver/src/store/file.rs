@@ -106,7 +106,8 @@ impl ObjectFile {
         match fs::metadata(path) {
             Ok(found) if found.len() == 0 => return Err(FileError::Empty { file: path.to_path_buf() }),
             Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => create(path)?,
+            // Of two racing creators one wins, and both then open the winner's file.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => drop(create_with(path, registry, 0, &[])?),
             Err(source) => return Err(FileError::Io { file: path.to_path_buf(), what: "look at it", source }),
         }
         let database = open_database(path)?;
@@ -231,33 +232,48 @@ fn is_damage(kind: io::ErrorKind) -> bool {
     kind == io::ErrorKind::InvalidData || kind == io::ErrorKind::UnexpectedEof
 }
 
-/// Creates an empty file of this format: made aside, made durable, then linked into place. Of two racing creators one wins,
-/// and both then open the winner's file.
-fn create(path: &Path) -> Result<(), FileError> {
+/// Creates a file of this format with these objects: made aside, made durable, then linked into place. Answers whether it
+/// was made: of two racing creators one wins, and what is there already stays.
+pub(crate) fn create_with(
+    path: &Path,
+    registry: &Registry,
+    revision: u64,
+    objects: &[(Key, Bytes)],
+) -> Result<bool, FileError> {
     let failed = |what: &'static str| move |source: io::Error| FileError::Io { file: path.to_path_buf(), what, source };
     let aside = path.with_extension(format!("new-{}", uuid::Uuid::new_v4().simple()));
-    let made = fill_new(&aside).map_err(|error| failed("create it")(io::Error::other(error)));
+    let made =
+        fill_new(&aside, registry, revision, objects).map_err(|error| failed("create it")(io::Error::other(error)));
     let linked = made.and_then(|()| match fs::hard_link(&aside, path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other.map_err(failed("create it")),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        other => other.map(|()| true).map_err(failed("create it")),
     });
     // The file aside has done its service either way; what a crash leaves of it is never looked at again.
     let removed = fs::remove_file(&aside);
-    linked?;
+    let is_made = linked?;
     removed.map_err(failed("remove what it was made from"))?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("sync its folder"))
+    fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("sync its folder"))?;
+    Ok(is_made)
 }
 
-fn fill_new(aside: &Path) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+fn fill_new(
+    aside: &Path,
+    registry: &Registry,
+    revision: u64,
+    objects: &[(Key, Bytes)],
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     private(aside)?;
     let database = Database::create(aside)?;
     let write = database.begin_write()?;
     {
-        write.open_table(OBJECTS)?;
+        let mut table = write.open_table(OBJECTS)?;
+        for (key, object) in objects {
+            table.insert(write_key(registry, key).as_str(), object.as_ref())?;
+        }
         let mut meta = write.open_table(META)?;
         meta.insert("format", FORMAT)?;
-        meta.insert("revision", 0_u64.to_be_bytes().as_slice())?;
+        meta.insert("revision", revision.to_be_bytes().as_slice())?;
     }
     write.commit()?;
     database.close()?;

@@ -4,7 +4,8 @@
 
 use serde_json::{Value, json};
 
-use super::{Answer, Core, Outcome, Target, WriteOptions, Writing, kinds};
+use super::update::Part;
+use super::{Answer, Core, Outcome, Owners, Target, WriteOptions, Writing, kinds};
 use crate::metadata;
 use crate::refusal::Refusal;
 use crate::registry::Nature;
@@ -24,12 +25,12 @@ pub(crate) fn create(
     options: WriteOptions,
     object: Value,
 ) -> Result<Outcome, Refusal> {
-    Writing::new(core, tx, target, options).create(object)
+    Writing::new(core, tx, target, options).create(object, Owners::ByUpdate)
 }
 
 impl Writing<'_, '_, '_> {
     /// Creates the object.
-    pub(super) fn create(&mut self, mut object: Value) -> Result<Outcome, Refusal> {
+    pub(super) fn create(&mut self, mut object: Value, owners: Owners) -> Result<Outcome, Refusal> {
         self.identify(&mut object)?;
         self.admit(&mut object)?;
         if !metadata::text(&object, "resourceVersion").is_empty() {
@@ -38,9 +39,11 @@ impl Writing<'_, '_, '_> {
             )));
         }
         self.refuse_outside_namespace(&object)?;
+        let said = metadata::take_managed_fields(&mut object);
         self.begin(&mut object);
         let generated = self.name(&mut object);
         kinds::complete(self.nature(), &mut object);
+        self.record_owners(Part::Main, None, &mut object, &said, owners);
         self.validate(&object, None, Vec::new())?;
         let key = self.free_place(&mut object, generated)?;
         self.store_new(key, object)

@@ -49,7 +49,7 @@ pub(crate) fn delete(
     target: Target,
     options: &DeleteOptions,
 ) -> Result<Outcome, Refusal> {
-    Writing::new(core, tx, target, options.write).delete(options)
+    Writing::new(core, tx, target, options.write.clone()).delete(options)
 }
 
 /// Deletes all objects that `wanted` accepts; answers them as they were.
@@ -70,7 +70,7 @@ pub(crate) fn delete_all(
         .collect();
     for (key, _) in &found {
         let one = Target { view: target.view, namespace: key.namespace.clone(), name: key.name.clone() };
-        match Writing::new(core, tx, one, options.write).delete(options) {
+        match Writing::new(core, tx, one, options.write.clone()).delete(options) {
             // What follows from an earlier deletion may have taken this one along.
             Ok(_) | Err(Refusal::NotFound { .. }) => {}
             Err(refusal) => return Err(refusal),

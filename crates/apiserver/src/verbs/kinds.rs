@@ -97,8 +97,10 @@ pub(super) fn secret_faults(object: &Value, old: Option<&Value>) -> Vec<Cause> {
         if old["type"] != object["type"] {
             causes.push(Cause::invalid("type", &object["type"], "field is immutable"));
         }
-        if old["immutable"] == true && (object["immutable"] != true || old["data"] != object["data"]) {
-            causes.push(Cause::forbidden("data", "field is immutable when `immutable` is set"));
+        for field in ["immutable", "data"] {
+            if old["immutable"] == true && old[field] != object[field] {
+                causes.push(Cause::forbidden(field, "field is immutable when `immutable` is set"));
+            }
         }
     }
     causes

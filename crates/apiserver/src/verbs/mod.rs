@@ -4,6 +4,7 @@
 //! Kubernetes does or nothing. Objects are handled in the form of the view they are seen through and stored in one form.
 
 mod access;
+pub(crate) mod apply;
 mod cluster;
 pub(crate) mod collect;
 pub(crate) mod create;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::managed::{self, Author, Entry};
 use crate::metadata;
 use crate::refusal::{Cause, CauseReason, Refusal};
 use crate::registry::{Nature, Registry, Resource, View, ViewId};
@@ -25,6 +27,7 @@ use crate::schema::{shape, validate};
 use crate::sources::Sources;
 use crate::store::transaction::Transaction;
 use crate::store::{Key, Stored};
+use update::Part;
 
 /// What all writes of one server share.
 #[derive(Debug)]
@@ -67,10 +70,21 @@ pub(crate) enum FieldValidation {
 }
 
 /// Options of a write.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct WriteOptions {
     pub(crate) dry_run: bool,
     pub(crate) field_validation: FieldValidation,
+    /// Who writes, as `managedFields` names them; empty when nobody said.
+    pub(crate) manager: String,
+}
+
+/// Who owns the fields that a write changes.
+#[derive(Debug, Clone)]
+pub(crate) enum Owners {
+    /// The manager that writes, as an update.
+    ByUpdate,
+    /// These, as server-side apply has decided.
+    ByApply(Vec<Entry>),
 }
 
 /// What a write is about.
@@ -239,6 +253,40 @@ impl<'c, 't, 's> Writing<'c, 't, 's> {
             causes.extend(rules.broken(object, old));
         }
         if causes.is_empty() { Ok(()) } else { Err(self.invalid(metadata::text(object, "name"), causes)) }
+    }
+
+    /// Who writes, for the question who owns what.
+    pub(crate) fn author(&self, part: Part) -> Author<'_> {
+        let subresource = match part {
+            Part::Main => "",
+            Part::Status => "status",
+        };
+        let (registry, view) = (&*self.core.registry, self.target.view);
+        Author { registry, view, manager: &self.options.manager, subresource, now: self.now }
+    }
+
+    /// Writes down who owns which field of an object about to be written. `said` is what its client said about that.
+    pub(crate) fn record_owners(
+        &self,
+        part: Part,
+        old: Option<&Value>,
+        object: &mut Value,
+        said: &Value,
+        owners: Owners,
+    ) {
+        let entries = match owners {
+            Owners::ByApply(entries) => entries,
+            Owners::ByUpdate => {
+                let standing = old.map_or(&Value::Null, |old| &metadata::of(old)["managedFields"]);
+                // Through a subresource nobody rewrites who owns the rest.
+                let said = match part {
+                    Part::Main => said,
+                    Part::Status => &Value::Null,
+                };
+                self.author(part).update(old, object, managed::brought(said, standing))
+            }
+        };
+        metadata::set(object, "managedFields", managed::write(entries));
     }
 
     pub(crate) fn outcome(&mut self, code: u16, answer: Answer) -> Outcome {

@@ -1,13 +1,14 @@
 //! Changing an object: replaced or patched, its main part or its status.
 //!
 //! Holds: a write that names a resourceVersion is done on exactly that version or refused; the main part and the status
-//! each ignore the other's half; what changes nothing writes nothing.
+//! each ignore the other's half; what changes nothing writes nothing, and when a manager last wrote is no change by itself.
 
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Answer, Core, Outcome, Target, WriteOptions, Writing, kinds};
+use super::{Answer, Core, Outcome, Owners, Target, WriteOptions, Writing, kinds};
+use crate::managed;
 use crate::metadata;
 use crate::patch::Patch;
 use crate::refusal::{Cause, Refusal};
@@ -57,40 +58,43 @@ impl Writing<'_, '_, '_> {
             Change::Replace(object) => (object, !self.nature().takes_unconditional_update()),
             Change::Patch(patch) => (patch.apply(&old)?, false),
         };
-        self.write(part, &existing, &old, new, conditional)
+        self.write(part, &existing, &old, new, conditional, Owners::ByUpdate)
     }
 
     fn create_instead(&mut self, mut object: Value) -> Result<Outcome, Refusal> {
         self.identify(&mut object)?;
         self.refuse_other_name(&object)?;
         metadata::set(&mut object, "resourceVersion", Value::Null);
-        self.create(object)
+        self.create(object, Owners::ByUpdate)
     }
 
-    fn write(
+    pub(super) fn write(
         &mut self,
         part: Part,
         existing: &Arc<Stored>,
         old: &Value,
         mut new: Value,
         conditional: bool,
+        owners: Owners,
     ) -> Result<Outcome, Refusal> {
         self.identify(&mut new)?;
         self.admit(&mut new)?;
         self.refuse_other_name(&new)?;
         self.refuse_stale(existing, &new, conditional)?;
+        let said = metadata::take_managed_fields(&mut new);
         let (mut object, causes) = match part {
             Part::Main => self.main_of(old, new),
             Part::Status => (status_of(old, &new), Vec::new()),
         };
         self.count_generation(old, &mut object);
         metadata::set(&mut object, "resourceVersion", json!(existing.revision.to_string()));
+        self.record_owners(part, Some(old), &mut object, &said, owners);
         self.validate(&object, Some(old), causes)?;
         self.store_changed(existing, old, object)
     }
 
     fn store_changed(&mut self, existing: &Arc<Stored>, old: &Value, object: Value) -> Result<Outcome, Refusal> {
-        if object == *old {
+        if managed::same_but_for_times(&object, old) {
             return Ok(self.outcome(200, Answer::Object(Arc::clone(existing))));
         }
         if self.options.dry_run {
@@ -107,7 +111,7 @@ impl Writing<'_, '_, '_> {
         Ok(self.outcome(200, Answer::Object(changed)))
     }
 
-    fn refuse_other_name(&self, new: &Value) -> Result<(), Refusal> {
+    pub(super) fn refuse_other_name(&self, new: &Value) -> Result<(), Refusal> {
         let name = metadata::text(new, "name");
         if name == self.target.name {
             return Ok(());

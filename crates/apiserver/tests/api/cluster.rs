@@ -67,6 +67,7 @@ async fn a_pod_is_deleted_when_whoever_runs_it_says_so() {
     http.merge(&one, &json!({"metadata": {"labels": {"x": "y"}}})).await.expect(200);
     http.merge(&format!("{one}/status"), &json!({"status": {"phase": "Running"}})).await.expect(200);
     http.get(&one).await.expect(200);
+    http.delete(&one, &json!({"gracePeriodSeconds": "0"})).await.refused(400, "BadRequest");
     let other = json!({"gracePeriodSeconds": 0, "preconditions": {"uid": "other"}});
     http.delete(&one, &other).await.refused(409, "Conflict");
     http.delete(&one, &json!({"gracePeriodSeconds": 0})).await.expect(200);

@@ -95,7 +95,7 @@ async fn a_dry_run_leaves_nothing_behind() {
         assert_eq!(made["spec"]["mode"], "rw");
         assert!(made["metadata"].get("resourceVersion").is_none());
         http.get(&format!("{THINGS}/a")).await.refused(404, "NotFound");
-        http.post(&format!("{THINGS}?dryRun=Some"), &thing("a")).await.refused(400, "BadRequest");
+        http.post(&format!("{THINGS}?dryRun=Some"), &thing("a")).await.refused(422, "Invalid");
         http.post(&format!("{THINGS}?dryRun=All"), &thing("A_")).await.refused(422, "Invalid");
         assert_eq!(http.revision().await, before);
 

@@ -21,7 +21,17 @@ async fn an_object_without_finalizers_is_gone_at_once() {
         assert_eq!(done["details"]["uid"], made["metadata"]["uid"]);
         http.get(A).await.refused(404, "NotFound");
         http.delete(A, &Value::Null).await.refused(404, "NotFound");
-        http.delete(A, &json!({"propagationPolicy": "Odd"})).await.refused(400, "BadRequest");
+        http.delete(A, &json!({"propagationPolicy": "Odd"})).await.refused(422, "Invalid");
+        for odd in [
+            json!({"dryRun": "All"}),
+            json!({"propagationPolicy": 1}),
+            json!({"orphanDependents": "no"}),
+            json!({"preconditions": {"uid": 1}}),
+            json!({"preconditions": {"resourceVersion": 1}}),
+            json!({"preconditions": "x"}),
+        ] {
+            http.delete(A, &odd).await.refused(400, "BadRequest");
+        }
         http.delete(A, &json!({"kind": "Thing"})).await.refused(400, "BadRequest");
     })
     .await;

@@ -69,7 +69,7 @@ async fn unknown_fields_are_dropped_refused_or_warned_about() {
         http.merge(&format!("{A}?fieldValidation=Strict"), &json!({"spec": {"other": 1}}))
             .await
             .refused(400, "BadRequest");
-        http.merge(&format!("{A}?fieldValidation=Odd"), &json!({})).await.refused(400, "BadRequest");
+        http.merge(&format!("{A}?fieldValidation=Odd"), &json!({})).await.refused(422, "Invalid");
     })
     .await;
 }

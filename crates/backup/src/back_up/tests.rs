@@ -1,10 +1,8 @@
 //! What interferes with a backup at chosen moments, on real files and a real repository.
 
 use super::*;
+use crate::pipeline::Moment;
 use crate::{ChangeDetection, Location, Password, RepositoryPath, Silent};
-use rustic_core::ReadSource;
-use rustic_core::{ReadSourceEntry, ReadSourceOpen};
-use std::io::Read;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tempfile::TempDir;
@@ -43,6 +41,7 @@ impl Bench {
             tags: Vec::new(),
             time: Timestamp::now(),
             change_detection: ChangeDetection::ChangeTime,
+            on_read_error: OnReadError::Fail,
         }
     }
 
@@ -52,9 +51,19 @@ impl Bench {
         name: &'static str,
         interfere: impl Fn(&Path) + Send + Sync + 'static,
     ) -> Vec<Unreadable> {
+        self.unreadable_at(Moment::Opened, name, interfere)
+    }
+
+    /// The same, at any moment.
+    fn unreadable_at(
+        &self,
+        moment: Moment,
+        name: &'static str,
+        interfere: impl Fn(&Path) + Send + Sync + 'static,
+    ) -> Vec<Unreadable> {
         let volume = self.volume();
-        let hook = move |path: &Path| {
-            if path == Path::new(name) {
+        let hook = move |now: Moment, path: &Path| {
+            if (now, path) == (moment, Path::new(name)) {
                 interfere(&volume);
             }
         };
@@ -67,11 +76,6 @@ impl Bench {
             }
             other => panic!("{other:?}"),
         }
-    }
-
-    fn source(&self) -> (Source, Arc<Shared>) {
-        let shared = Shared::new(Gate::new(Snapshots::Hold), Arc::new(Silent), None);
-        (Source::open(&self.volume(), &self.what().as_path, Arc::clone(&shared)).unwrap(), shared)
     }
 }
 
@@ -119,87 +123,96 @@ fn what_vanishes_after_it_was_seen_is_recorded() {
     let bench = Bench::new();
     bench.write("inner/a", "a");
     bench.write("inner/b", "b");
-    let (source, shared) = bench.source();
-    let mut entries = source.entries().map(Result::unwrap);
-    let seen: Vec<ReadSourceEntry<_>> = entries.by_ref().take(3).collect();
-    assert_eq!(seen[2].path, Path::new("/some/path/inner/a"));
-    std::fs::remove_file(bench.volume().join("inner/a")).unwrap();
-    std::fs::remove_file(bench.volume().join("inner/b")).unwrap();
-    assert_eq!(entries.count(), 0);
-    let opened = seen.into_iter().nth(2).unwrap().open.unwrap().open();
-    assert!(opened.is_err());
-    let (files, count) = shared.ledger.unreadable();
-    assert_eq!((names(&files), count), (vec!["inner/b", "inner/a"], 2));
+    let remove = |name: &'static str| move |volume: &Path| std::fs::remove_file(volume.join(name)).unwrap();
+    assert_eq!(names(&bench.unreadable_at(Moment::Listed, "inner", remove("inner/b"))), ["inner/b"]);
+    assert_eq!(names(&bench.unreadable_at(Moment::Seen, "inner/a", remove("inner/a"))), ["inner/a"]);
 }
 
 #[test]
 fn what_is_replaced_after_it_was_seen_is_recorded() {
     let bench = Bench::new();
     bench.write("file", "one");
-    bench.write("zz", "another");
-    let (source, shared) = bench.source();
-    let seen: Vec<_> = source.entries().map(Result::unwrap).filter_map(|entry| entry.open).collect();
-    std::fs::rename(bench.volume().join("zz"), bench.volume().join("file")).unwrap();
-    let opened: Vec<_> = seen.into_iter().map(ReadSourceOpen::open).map(|opened| opened.is_ok()).collect();
-    assert_eq!(opened, [false, false]);
-    assert_eq!(shared.ledger.unreadable().1, 2);
-}
-
-#[test]
-fn a_file_that_is_not_read_to_its_end_is_recorded() {
-    let bench = Bench::new();
-    bench.write("file", "not all of this is read");
-    let (source, shared) = bench.source();
-    let open = source.entries().find_map(|entry| entry.unwrap().open).unwrap();
-    let mut reader = open.open().unwrap();
-    reader.read_exact(&mut [0; 5]).unwrap();
-    drop(reader);
-    let (files, _) = shared.ledger.unreadable();
-    assert!(files[0].reason.contains("not read to its end"), "{files:?}");
+    bench.write("inner/other", "another");
+    let files = bench.unreadable_at(Moment::Seen, "file", |volume| {
+        std::fs::rename(volume.join("inner/other"), volume.join("file")).unwrap();
+    });
+    assert_eq!(names(&files), ["file"]);
+    assert!(files[0].reason.contains("was replaced"), "{files:?}");
 }
 
 #[test]
 fn an_entry_that_is_lost_on_the_way_commits_nothing() {
     let bench = Bench::new();
-    bench.write("file", "content");
-    let (source, shared) = bench.source();
-    source.entries().map(Result::unwrap).filter_map(|entry| entry.open).for_each(|open| {
-        io::copy(&mut open.open().unwrap(), &mut io::sink()).unwrap();
-    });
-    let mut file = SnapshotFile::default();
-    let mut summary = rustic_core::repofile::SnapshotSummary::default();
-    // Two folders above the root's own and the outermost tree besides: /, /some, /some/path and its inner one.
-    summary.total_dirs_processed = 4;
-    summary.total_files_processed = 1;
-    file.summary = Some(summary);
-    let gate = Gate::new(Snapshots::Hold);
-    let complete =
-        |file: &SnapshotFile| bench.repository.complete(Ok(file.clone()), &shared, &gate, &bench.what()).map(|_| ());
-    complete(&file).unwrap();
-    file.summary.as_mut().unwrap().total_files_processed = 0;
-    assert!(matches!(complete(&file), Err(BackUpError::Lost { seen: 5, lost: 1, .. })));
+    let run = Run::new(
+        &bench.repository,
+        bench.repository.indexed().unwrap(),
+        ChangeDetection::default(),
+        Arc::new(Silent),
+        None,
+    );
+    let complete = |tree| bench.repository.complete(Ok(tree), &run, &bench.what());
+    // The folder above the root's own, /some, stands in a tree; nothing was stored.
+    assert!(matches!(complete(Some(Id::default())), Err(BackUpError::Lost { seen: 1, lost: 1, .. })));
+    run.counts.entries.fetch_add(1, Ordering::Relaxed);
+    complete(Some(Id::default())).unwrap();
+    assert!(matches!(complete(None), Err(BackUpError::Lost { .. })));
 }
 
-/// Whatever rustic makes of a write that failed, nothing is written after it and nothing is committed.
+/// Whatever fails to be written, nothing is committed.
 #[test]
 fn a_write_that_failed_is_the_end() {
-    use crate::backend::Backend;
-    use rustic_core::{BytesList, Id, WriteBackend};
+    for broken in ["index", "data", "snapshots"] {
+        let bench = Bench::new();
+        bench.write("file", "content");
+        let folder = bench.folder.path().join("storage/a/b").join(broken);
+        std::fs::remove_dir_all(&folder).unwrap();
+        std::fs::write(&folder, "no folder").unwrap();
+        let result = bench.repository.back_up(&bench.what(), Arc::new(Silent));
+        assert!(
+            matches!(&result, Err(BackUpError::Repository { fault: Fault::Storage(_), .. })),
+            "{broken}: {result:?}"
+        );
+        std::fs::remove_file(&folder).unwrap();
+        std::fs::create_dir(&folder).unwrap();
+        assert_eq!(bench.repository.snapshots().unwrap(), []);
+        bench.repository.back_up(&bench.what(), Arc::new(Silent)).unwrap();
+    }
+}
+
+#[test]
+fn a_file_that_changes_can_be_skipped_and_is_named() {
     let bench = Bench::new();
-    let (_, shared) = bench.source();
-    let gate = Gate::new(Snapshots::Hold);
-    let backend = Backend::new(bench.repository.storage().clone(), Arc::clone(&gate));
-    let write = |tpe| backend.write_bytes(tpe, &Id::random(), false, BytesList::from(vec![1, 2, 3]));
-    let folder = bench.folder.path().join("storage/a/b");
-    write(FileType::Pack).unwrap();
-    std::fs::remove_dir_all(folder.join("index")).unwrap();
-    std::fs::write(folder.join("index"), "no folder").unwrap();
-    assert!(write(FileType::Index).is_err());
-    assert!(write(FileType::Pack).is_err());
-    assert!(write(FileType::Snapshot).is_err());
-    assert!(gate.take_held().is_none());
-    let completed = bench.repository.complete(Ok(SnapshotFile::default()), &shared, &gate, &bench.what());
-    assert!(matches!(&completed, Err(BackUpError::Repository { fault: Fault::Storage(_), .. })), "{completed:?}");
+    bench.write("file", "before");
+    bench.write("inner/other", "fine");
+    let volume = bench.volume();
+    let hook = move |moment: Moment, path: &Path| {
+        if (moment, path) == (Moment::Opened, Path::new("file")) {
+            std::fs::write(volume.join("file"), "after!").unwrap();
+        }
+    };
+    let mut what = bench.what();
+    what.on_read_error = OnReadError::Skip;
+    let report = bench.repository.back_up_hooked(&what, Arc::new(Silent), Some(Arc::new(hook))).unwrap();
+    assert_eq!((names(&report.unreadable), report.unreadable_count), (vec!["file"], 1));
+    assert_eq!((report.files, report.total_bytes), (1, 4));
+    let found = bench.repository.snapshot(report.snapshot.as_str()).unwrap();
+    assert_eq!(bench.repository.size_of(&found.id).unwrap().files, 1);
+}
+
+/// A defect of ours is an error, and leaves nobody waiting.
+#[test]
+fn a_panic_in_the_middle_is_an_error() {
+    for moment in [Moment::Listed, Moment::Seen, Moment::Opened] {
+        let bench = Bench::new();
+        for number in 0..200 {
+            bench.write(&format!("inner/{number}"), "content");
+        }
+        let hook = move |now: Moment, _: &Path| assert!(now != moment, "boom");
+        let result = bench.repository.back_up_hooked(&bench.what(), Arc::new(Silent), Some(Arc::new(hook)));
+        let Err(BackUpError::Repository { fault: Fault::Panicked { what }, .. }) = result else { panic!("{result:?}") };
+        assert!(what.contains("boom"), "{what}");
+        assert_eq!(bench.repository.snapshots().unwrap(), []);
+    }
 }
 
 #[test]
@@ -209,14 +222,35 @@ fn a_snapshot_that_another_executor_commits_meanwhile_stays_the_only_one() {
     let (other, what) = (bench.repository.clone(), bench.what());
     let made = Arc::new(std::sync::Mutex::new(None));
     let seen = Arc::clone(&made);
-    let hook = move |_: &Path| {
-        *seen.lock().unwrap() = Some(other.back_up(&what, Arc::new(Silent)).unwrap().snapshot);
+    let hook = move |moment: Moment, _: &Path| {
+        if moment == Moment::Opened {
+            *seen.lock().unwrap() = Some(other.back_up(&what, Arc::new(Silent)).unwrap().snapshot);
+        }
     };
     let result = bench.repository.back_up_hooked(&bench.what(), Arc::new(Silent), Some(Arc::new(hook)));
     let made = made.lock().unwrap().clone().unwrap();
     assert!(matches!(&result, Err(BackUpError::AlreadyCommitted { snapshot, .. }) if *snapshot == made), "{result:?}");
     let snapshots = bench.repository.snapshots().unwrap();
     assert_eq!(snapshots.iter().map(|it| &it.id).collect::<Vec<_>>(), [&made]);
+}
+
+#[test]
+fn a_backup_whose_lock_was_removed_commits_nothing() {
+    let bench = Bench::new();
+    bench.write("file", "content");
+    let repository = bench.repository.clone();
+    let hook = move |moment: Moment, _: &Path| {
+        if moment == Moment::Opened {
+            assert_eq!(repository.unlock(crate::Unlock::Stale).unwrap(), []);
+            assert_eq!(repository.unlock(crate::Unlock::All).unwrap().len(), 1);
+        }
+    };
+    let result = bench.repository.back_up_hooked(&bench.what(), Arc::new(Silent), Some(Arc::new(hook)));
+    let err = result.unwrap_err();
+    assert!(matches!(&err, BackUpError::Repository { fault: Fault::Locked { is_stale: false, .. }, .. }), "{err}");
+    assert_eq!(err.retry(), Retry::Later);
+    assert_eq!(bench.repository.snapshots().unwrap(), []);
+    assert_eq!(bench.repository.locks().unwrap(), []);
 }
 
 /// Asks to stop once some bytes are done.

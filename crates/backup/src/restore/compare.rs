@@ -1,5 +1,6 @@
 //! Reading a restored folder back: every entry is there, nothing else is, and all of it equals the snapshot.
 
+use super::content::{Segment, segments};
 use super::{LOST_AND_FOUND, Restore, crew, safe_name};
 use crate::metadata::{Folder, differences};
 use crate::tree::{link_of, read_tree};
@@ -16,8 +17,9 @@ use std::sync::Arc;
 struct Job {
     folder: Arc<Folder>,
     name: OsString,
-    node: Node,
+    node: Arc<Node>,
     path: PathBuf,
+    segment: Segment,
 }
 
 impl Restore<'_> {
@@ -38,7 +40,7 @@ impl Restore<'_> {
         // Folders are opened when their turn comes, so that only those on the way down are open.
         let mut pending = Vec::new();
         self.compare_folder(&self.folder, &self.root, Path::new(""), &mut links, &mut pending, send);
-        while let Some(Job { folder, name, node, path }) = pending.pop() {
+        while let Some(Job { folder, name, node, path, segment: _ }) = pending.pop() {
             if self.must_end() {
                 return;
             }
@@ -63,13 +65,30 @@ impl Restore<'_> {
         for node in nodes {
             let Ok(name) = safe_name(&node) else { continue };
             let path = path.join(&name);
-            let job = Job { folder: Arc::clone(folder), name, node, path };
+            let Some((segment, others)) = self.parts(&node, &path) else { continue };
+            let job = Job { folder: Arc::clone(folder), name, node: Arc::new(node), path, segment };
             if job.node.is_dir() {
                 pending.push(job.clone());
             } else if let Err(err) = self.compare_links(&job, links) {
                 self.failures.add_io(&job.path, "reading back", &err);
             }
+            others.into_iter().for_each(|segment| send(Job { segment, ..job.clone() }));
             send(job);
+        }
+    }
+
+    /// The first segment of an entry, which comes with its metadata, and the others.
+    fn parts(&self, node: &Node, path: &Path) -> Option<(Segment, Vec<Segment>)> {
+        let segments = if node.is_file() { segments(&self.indexed, node) } else { Ok(Vec::new()) };
+        match segments {
+            Ok(mut segments) => {
+                let others = segments.split_off(segments.len().min(1));
+                Some((segments.pop().unwrap_or(Segment { parts: 0..0, offset: 0, length: 0 }), others))
+            }
+            Err(fault) => {
+                self.failures.add_fault(path, fault);
+                None
+            }
         }
     }
 
@@ -117,14 +136,17 @@ impl Restore<'_> {
         if self.must_end() {
             return;
         }
-        self.note_differences(&job.folder.entry(&job.name), &job.node, &job.path);
+        let is_first = job.segment.offset == 0;
+        if is_first {
+            self.note_differences(&job.folder.entry(&job.name), &job.node, &job.path);
+        }
         if job.node.is_file() {
             match job.folder.open_file(&job.name) {
-                Ok(file) => self.compare_content(&file, &job.node, &job.path),
+                Ok(file) => self.compare_content(&file, &job.node, &job.segment, &job.path),
                 Err(err) => self.failures.add_io(&job.path, "reading back", &err),
             }
         }
-        if !job.node.is_dir() {
+        if is_first && !job.node.is_dir() {
             self.progress.file_done();
         }
     }

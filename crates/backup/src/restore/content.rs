@@ -1,29 +1,71 @@
 //! Contents of files: written with holes where there are zeros, and read back against the repository's hashes.
 
-use crate::repository::Indexed;
+use crate::fault::Fault;
+use crate::index::Indexed;
 use crate::restore::Restore;
 use crate::tree::{hex, matches, read_data};
 use rustic_core::DataId;
-use rustic_core::repofile::Node;
+use rustic_core::repofile::{BlobType, Node};
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// Zeros are left out in steps of this size, which is that of a page and of most file systems' blocks.
-const BLOCK: usize = 4096;
+pub(super) const BLOCK: usize = 4096;
 
-static ZEROS: [u8; BLOCK] = [0; BLOCK];
+pub(super) static ZEROS: [u8; BLOCK] = [0; BLOCK];
+
+/// So many parts of a file are written or compared by one thread, while others work on others.
+const PARTS: usize = 16;
+
+/// Some parts of a file, and where in it they begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Segment {
+    pub(super) parts: Range<usize>,
+    pub(super) offset: u64,
+    pub(super) length: u64,
+}
+
+impl Segment {
+    /// The parts' ids.
+    pub(super) fn ids<'a>(&self, node: &'a Node) -> &'a [DataId] {
+        node.content.as_deref().and_then(|content| content.get(self.parts.clone())).unwrap_or_default()
+    }
+}
+
+/// A file's content in segments, at least one; an error in words when it does not add up to the file's size.
+pub(super) fn segments(indexed: &Indexed, node: &Node) -> Result<Vec<Segment>, Fault> {
+    let (mut segments, mut offset) = (Vec::new(), 0);
+    let content = node.content.as_deref().unwrap_or_default();
+    for (number, parts) in content.chunks(PARTS).enumerate() {
+        let mut length = 0;
+        for id in parts {
+            let place = indexed.place(BlobType::Data, id);
+            let place = place.ok_or_else(|| Fault::damaged(format!("blob {} is in no index", hex(id))))?;
+            length += place.data_length() as u64;
+        }
+        let first = number * PARTS;
+        segments.push(Segment { parts: first..first + parts.len(), offset, length });
+        offset += length;
+    }
+    if offset != node.meta.size {
+        let size = node.meta.size;
+        return Err(Fault::damaged(format!("the repository holds {offset} of the file's {size} bytes")));
+    }
+    if segments.is_empty() {
+        segments.push(Segment { parts: 0..0, offset: 0, length: 0 });
+    }
+    Ok(segments)
+}
 
 impl Restore<'_> {
-    /// Writes a file's content. Whatever fails is recorded.
-    pub(super) fn fill(&self, file: &File, node: &Node, path: &Path) {
-        if let Err(err) = file.set_len(node.meta.size) {
-            self.failures.add_io(path, "sizing the file", &err);
-            return;
-        }
-        let mut offset = 0;
-        for id in node.content.iter().flatten() {
+    /// Writes a segment of a file that has its size already. Whatever fails is recorded.
+    pub(super) fn fill(&self, file: &File, node: &Node, segment: &Segment, path: &Path) {
+        let mut offset = segment.offset;
+        for id in segment.ids(node) {
             if self.must_end() {
                 return;
             }
@@ -37,20 +79,17 @@ impl Restore<'_> {
             offset += content.len() as u64;
             self.progress.bytes(content.len() as u64);
         }
-        if offset != node.meta.size {
-            let size = node.meta.size;
-            self.failures.add(path, format!("the repository holds {offset} of the file's {size} bytes"));
-        }
     }
 
-    /// Reads a file back from the disk and compares each part's hash.
-    pub(super) fn compare_content(&self, file: &File, node: &Node, path: &Path) {
+    /// Reads a segment of a file back from the disk and compares each part's hash.
+    pub(super) fn compare_content(&self, file: &File, node: &Node, segment: &Segment, path: &Path) {
         // What is read back should come from the disk, not from what was just written to memory.
-        if let Err(err) = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed) {
+        let Some(length) = NonZeroU64::new(segment.length) else { return };
+        if let Err(err) = rustix::fs::fadvise(file, segment.offset, Some(length), rustix::fs::Advice::DontNeed) {
             return self.failures.add_io(path, "reading back", &err.into());
         }
-        let (mut offset, mut buffer) = (0, Vec::new());
-        for id in node.content.iter().flatten() {
+        let (mut offset, mut buffer) = (segment.offset, Vec::new());
+        for id in segment.ids(node) {
             if self.must_end() {
                 return;
             }
@@ -62,20 +101,23 @@ impl Restore<'_> {
             offset += buffer.len() as u64;
             self.progress.bytes(buffer.len() as u64);
         }
-        if offset != node.meta.size {
-            self.failures.add(path, format!("the content ends after {offset} of {} bytes", node.meta.size));
-        }
     }
 }
 
-fn part_matches(indexed: &Indexed, file: &File, offset: u64, id: DataId, buffer: &mut Vec<u8>) -> io::Result<bool> {
-    let blob = id.into();
-    let Ok(entry) = indexed.get_index_entry(&id) else {
-        return Err(io::Error::other(format!("blob {} is in no index", hex(&blob))));
+/// Reads what stands where a part belongs into the buffer, and tells whether it is the part.
+pub(super) fn part_matches(
+    indexed: &Indexed,
+    file: &File,
+    offset: u64,
+    id: DataId,
+    buffer: &mut Vec<u8>,
+) -> io::Result<bool> {
+    let Some(place) = indexed.place(BlobType::Data, &id) else {
+        return Err(io::Error::other(format!("blob {} is in no index", hex(&id))));
     };
-    buffer.resize(entry.data_length() as usize, 0);
+    buffer.resize(place.data_length(), 0);
     file.read_exact_at(buffer, offset)?;
-    Ok(matches(&blob, buffer))
+    Ok(matches(&id, buffer))
 }
 
 /// Writes everything but blocks of zeros; the file has its full size already, so these stay holes.

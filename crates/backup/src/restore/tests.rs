@@ -1,7 +1,7 @@
 //! What a restore must notice by itself: a target that does not keep what was written, and names that lead elsewhere.
 
 use super::*;
-use crate::{BackUp, ChangeDetection, Host, Key, Location, Password, RepositoryPath, Silent, SourcePath};
+use crate::{BackUp, ChangeDetection, Host, Key, Location, OnReadError, Password, RepositoryPath, Silent, SourcePath};
 use rustic_core::repofile::NodeType;
 use std::os::unix::fs::PermissionsExt;
 use tempfile::TempDir;
@@ -43,6 +43,7 @@ impl Bench {
             tags: Vec::new(),
             time: jiff::Timestamp::now(),
             change_detection: ChangeDetection::default(),
+            on_read_error: OnReadError::Fail,
         };
         let snapshot = repository.back_up(&what, Arc::new(Silent)).unwrap().snapshot;
         Self { folder, repository, snapshot }

@@ -3,6 +3,7 @@
 //! Workers reach files by descriptor only, so that a folder can get its final mode and times as soon as its last entry
 //! was made. Nothing existing is ever opened for writing or followed: every entry is made exclusively.
 
+use super::content::{Segment, segments};
 use super::{LOST_AND_FOUND, Restore, crew, safe_name};
 use crate::metadata::{Folder, Links, apply, path_of};
 use crate::tree::{link_of, read_tree};
@@ -14,12 +15,21 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A file to fill.
-struct Job {
+/// A file that is being filled, by one thread or by several.
+struct Filling {
     file: File,
     node: Node,
     path: PathBuf,
+    /// Segments that are not written.
+    left: AtomicUsize,
+}
+
+/// A part of a file to fill.
+struct Job {
+    filling: Arc<Filling>,
+    segment: Segment,
 }
 
 /// A folder whose entries are being made.
@@ -38,9 +48,13 @@ impl Restore<'_> {
     }
 
     fn work(&self, job: &Job) {
-        self.fill(&job.file, &job.node, &job.path);
-        self.give_metadata(&path_of(&job.file), Links::Follow, &job.node, &job.path);
-        self.progress.file_done();
+        let Filling { file, node, path, left } = job.filling.as_ref();
+        self.fill(file, node, &job.segment, path);
+        // Writing would change the times again: whoever writes the last segment gives the metadata.
+        if left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.give_metadata(&path_of(file), Links::Follow, node, path);
+            self.progress.file_done();
+        }
     }
 
     fn give_metadata(&self, at: &Path, links: Links, node: &Node, path: &Path) {
@@ -150,7 +164,18 @@ impl Restore<'_> {
         if let Some(link) = link {
             links.insert(link, path.to_owned());
         }
-        send(Job { file: file.into(), node, path: path.to_owned() });
+        let file = File::from(file);
+        let segments = match segments(&self.indexed, &node) {
+            Ok(segments) => segments,
+            Err(fault) => {
+                self.failures.add_fault(path, fault);
+                return Ok(());
+            }
+        };
+        file.set_len(node.meta.size)?;
+        let left = AtomicUsize::new(segments.len());
+        let filling = Arc::new(Filling { file, node, path: path.to_owned(), left });
+        segments.into_iter().for_each(|segment| send(Job { filling: Arc::clone(&filling), segment }));
         Ok(())
     }
 }

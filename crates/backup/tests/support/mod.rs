@@ -6,8 +6,8 @@
 
 use jiff::Timestamp;
 use lvault_backup::{
-    BackUp, BackUpError, BackUpReport, ChangeDetection, Host, Key, Location, Password, Repository, RepositoryPath,
-    Silent, SourcePath,
+    BackUp, BackUpError, BackUpReport, ChangeDetection, Host, Key, Location, OnReadError, Password, Repository,
+    RepositoryPath, Silent, SourcePath,
 };
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -77,6 +77,7 @@ impl Bench {
             tags: Vec::new(),
             time: Timestamp::now(),
             change_detection: ChangeDetection::ChangeTime,
+            on_read_error: OnReadError::Fail,
         }
     }
 

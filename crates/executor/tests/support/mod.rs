@@ -22,7 +22,7 @@ use lvault_api::{LogicalVolume, Operation, StorageReference, TransferStatus, sta
 use lvault_apiserver::{ApiServer, Config};
 use lvault_backup::{Location, Password, Repository, RepositoryPath, Snapshot};
 use lvault_core::{Transition, next};
-use lvault_executor::{Connection, CopyWork, Exit, Repositories, Settings, run};
+use lvault_executor::{Connection, Exit, Repositories, Settings, Worker, run};
 use serde_json::json;
 use tower::ServiceExt;
 
@@ -62,7 +62,6 @@ pub(crate) fn settings() -> Settings {
         patience: Duration::from_secs(2),
         stall: Duration::from_secs(60),
         now: Timestamp::now,
-        spawn: |copy| drop(std::thread::spawn(copy)),
     }
 }
 
@@ -150,7 +149,7 @@ impl Bench {
     pub(crate) fn start(
         &self,
         task: Task,
-        work: Arc<dyn CopyWork>,
+        work: Arc<dyn Worker>,
         client: Client,
     ) -> impl Future<Output = Exit> + Send + 'static {
         run(task, Connection::fixed(client), work, settings())

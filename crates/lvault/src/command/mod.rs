@@ -1,4 +1,4 @@
-//! The commands that speak to a running lvault, one file for each group.
+//! The commands that speak to a running lvault, one file for each group; and those about the state of a stopped one.
 //!
 //! What holds here: everything that can be seen to be wrong is refused before anything is written, and what a command
 //! has written before it failed it takes back.
@@ -6,6 +6,7 @@
 pub mod get;
 pub mod restore;
 pub mod snapshot;
+pub mod state;
 pub mod storage;
 pub mod volume;
 

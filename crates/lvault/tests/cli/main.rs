@@ -6,5 +6,6 @@
 
 mod bad_input;
 mod demo;
+mod state;
 mod usual;
 mod world;

@@ -43,5 +43,6 @@ mod mounting;
 mod restarts;
 mod restoring;
 mod rivals;
+mod soak;
 mod storages;
 mod stuck;

@@ -119,7 +119,7 @@ fn a_repository_of_a_newer_version(engine: Engine) {
 }
 
 /// A filesystem of its own under a storage's folder, which goes with the run.
-fn own_filesystem(world: &World, megabytes: u32) -> PathBuf {
+pub(crate) fn own_filesystem(world: &World, megabytes: u32) -> PathBuf {
     let folder = world.root().join("storage/main");
     fs::create_dir_all(&folder).unwrap();
     let options = std::ffi::CString::new(format!("size={megabytes}m,mode=0700")).unwrap();

@@ -1,0 +1,145 @@
+//! Which snapshots and files need what is damaged.
+
+use super::{CheckReport, Damage};
+use crate::fault::Fault;
+use crate::index::Indexed;
+use crate::labels::SnapshotId;
+use crate::progress::Progress;
+use crate::tree::{hex, read_tree};
+use rustic_core::repofile::BlobType;
+use rustic_core::{Id, TreeId};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::PathBuf;
+
+/// So many files are named for each damage.
+const NAMED: usize = 100;
+
+/// Damages, and the trees on the way to what they concern.
+pub(super) struct Concerned<'a> {
+    indexed: &'a Indexed,
+    damages: Vec<String>,
+    /// Which damage a blob suffers from.
+    broken: HashMap<(BlobType, Id), usize>,
+    /// For each tree, the trees it stands in.
+    above: HashMap<Id, Vec<Id>>,
+    /// Trees that hold something damaged themselves.
+    hit: HashSet<Id>,
+}
+
+impl<'a> Concerned<'a> {
+    pub(super) fn new(indexed: &'a Indexed) -> Self {
+        Self { indexed, damages: Vec::new(), broken: HashMap::new(), above: HashMap::new(), hit: HashSet::new() }
+    }
+
+    /// A damaged pack, and the blobs in it that are lost.
+    pub(super) fn add(&mut self, pack: Id, what: String, blobs: Vec<(BlobType, Id)>) {
+        let number = self.damages.len();
+        self.damages.push(format!("pack {}: {what}", hex(&pack)));
+        for blob in blobs {
+            self.broken.entry(blob).or_insert(number);
+        }
+    }
+
+    fn blame(&mut self, blob: (BlobType, Id), what: impl FnOnce() -> String) {
+        if !self.broken.contains_key(&blob) {
+            self.broken.insert(blob, self.damages.len());
+            self.damages.push(what());
+        }
+    }
+
+    /// Reads every tree once, and looks whether all blobs it names are in the index.
+    pub(super) fn read_trees(&mut self, snapshots: &[(SnapshotId, Id)], progress: &dyn Progress) -> Result<(), Fault> {
+        let mut seen: HashSet<Id> = HashSet::new();
+        let mut trees: Vec<Id> = snapshots.iter().map(|(_, tree)| *tree).filter(|tree| seen.insert(*tree)).collect();
+        while let Some(id) = trees.pop() {
+            if progress.should_stop() {
+                return Ok(());
+            }
+            let tree = match read_tree(self.indexed, TreeId::from(id)) {
+                Ok(tree) => tree,
+                Err(fault @ (Fault::System { .. } | Fault::Locked { .. } | Fault::Panicked { .. })) => {
+                    return Err(fault);
+                }
+                Err(fault @ (Fault::Damaged { .. } | Fault::Storage(_))) => {
+                    self.blame((BlobType::Tree, id), || format!("tree {}: {fault}", hex(&id)));
+                    self.hit.insert(id);
+                    continue;
+                }
+            };
+            for node in &tree.nodes {
+                for part in node.content.iter().flatten() {
+                    let blob = (BlobType::Data, **part);
+                    if self.indexed.place(BlobType::Data, part).is_none() {
+                        self.blame(blob, || format!("blob {} is in no index", hex(part)));
+                    }
+                    if self.broken.contains_key(&blob) {
+                        self.hit.insert(id);
+                    }
+                }
+                if let Some(subtree) = node.subtree {
+                    self.above.entry(*subtree).or_default().push(id);
+                    if seen.insert(*subtree) {
+                        trees.push(*subtree);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// All trees that lead to something damaged.
+    fn tainted(&self) -> HashSet<Id> {
+        let mut tainted = self.hit.clone();
+        let mut next: Vec<Id> = self.hit.iter().copied().collect();
+        while let Some(tree) = next.pop() {
+            for above in self.above.get(&tree).into_iter().flatten() {
+                if tainted.insert(*above) {
+                    next.push(*above);
+                }
+            }
+        }
+        tainted
+    }
+
+    /// Names all damages with the snapshots and files that need what is damaged.
+    pub(super) fn report(self, snapshots: &[(SnapshotId, Id)], report: &mut CheckReport) -> Result<(), Fault> {
+        let tainted = self.tainted();
+        let damage =
+            |what: &String| Damage { what: what.clone(), snapshots: Vec::new(), files: Vec::new(), files_count: 0 };
+        let mut damages: Vec<Damage> = self.damages.iter().map(damage).collect();
+        for (snapshot, root) in snapshots {
+            let mut trees = vec![(*root, PathBuf::from("/"))];
+            while let Some((id, path)) = trees.pop() {
+                if !tainted.contains(&id) {
+                    continue;
+                }
+                if let Some(number) = self.broken.get(&(BlobType::Tree, id)) {
+                    damages[*number].add(snapshot, path);
+                    continue;
+                }
+                for node in read_tree(self.indexed, TreeId::from(id))?.nodes {
+                    let path = path.join(node.name());
+                    let parts = node.content.iter().flatten();
+                    let hits: BTreeSet<usize> =
+                        parts.filter_map(|part| self.broken.get(&(BlobType::Data, **part)).copied()).collect();
+                    hits.into_iter().for_each(|number| damages[number].add(snapshot, path.clone()));
+                    trees.extend(node.subtree.map(|subtree| (subtree.into_inner(), path)));
+                }
+            }
+        }
+        report.damages.extend(damages);
+        Ok(())
+    }
+}
+
+impl Damage {
+    fn add(&mut self, snapshot: &SnapshotId, file: PathBuf) {
+        if self.snapshots.last() != Some(snapshot) {
+            self.snapshots.push(snapshot.clone());
+        }
+        self.files_count += 1;
+        if self.files.len() < NAMED {
+            self.files.push(file);
+        }
+    }
+}

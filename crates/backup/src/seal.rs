@@ -1,0 +1,205 @@
+//! Sealing and opening what a repository stores: AES-256 in counter mode with a Poly1305-AES tag, as restic does.
+//!
+//! Sealed bytes are a nonce of 16 bytes, the ciphertext, and a tag of 16 bytes. Files that are not packs hold JSON,
+//! compressed behind a byte that says so where the repository's version allows it. Each thread that stores has a [`Press`]
+//! of its own, whose buffers are used again for each blob.
+
+use crate::fault::Fault;
+use aes256ctr_poly1305aes::aead::AeadInPlace;
+use aes256ctr_poly1305aes::{Aes256CtrPoly1305Aes, Key, Nonce, Tag};
+use bytes::Bytes;
+use rustic_core::Id;
+use rustic_core::repofile::MasterKey;
+use sha2::{Digest, Sha256};
+use zeroize::Zeroize;
+
+/// What sealing adds, in bytes.
+pub(crate) const OVERHEAD: usize = NONCE + TAG;
+const NONCE: usize = 16;
+const TAG: usize = 16;
+
+/// The zstd level of restic's default.
+const LEVEL: i32 = 3;
+
+/// The byte before compressed JSON; JSON that is not compressed begins with a bracket.
+const COMPRESSED: u8 = 2;
+
+/// The SHA-256 hash of some bytes: the id of a blob or a file.
+pub(crate) fn hash(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}
+
+/// The keys of an open repository, and whether its version allows compression. The keys are wiped when dropped.
+#[derive(Clone)]
+pub(crate) struct Seal {
+    cipher: Aes256CtrPoly1305Aes,
+    compresses: bool,
+}
+
+impl Seal {
+    pub(crate) fn new(key: &MasterKey, version: u32) -> Self {
+        let mut whole = Key::default();
+        let parts = key.encrypt.iter().chain(&key.mac.k).chain(&key.mac.r);
+        whole.iter_mut().zip(parts).for_each(|(to, from)| *to = *from);
+        let cipher = Aes256CtrPoly1305Aes::new(&whole);
+        whole.as_mut_slice().zeroize();
+        Self { cipher, compresses: version >= 2 }
+    }
+
+    /// Seals in place: the plain bytes lie in `buffer[16..16 + length]`; the sealed ones are its first `length + 32`.
+    fn seal_in<'a>(&self, buffer: &'a mut [u8], length: usize) -> Result<&'a mut [u8], Fault> {
+        let whole = &mut buffer[..length + OVERHEAD];
+        let (nonce, rest) = whole.split_at_mut(NONCE);
+        let (content, tag) = rest.split_at_mut(length);
+        getrandom::fill(nonce).map_err(|err| Fault::system(format!("it gives no random numbers: {err}")))?;
+        // The cipher counts blocks in the nonce's lower half, and restic in all of it: so the lower half has to have room.
+        nonce[8] &= 0x7f;
+        let made = self.cipher.encrypt_in_place_detached(Nonce::from_slice(nonce), &[], content);
+        let made = made.map_err(|_| Fault::system("it cannot encrypt that much at once"))?;
+        tag.copy_from_slice(&made);
+        Ok(whole)
+    }
+
+    /// Seals bytes that are not worth a [`Press`].
+    pub(crate) fn seal(&self, plain: &[u8]) -> Result<Vec<u8>, Fault> {
+        let mut buffer = vec![0; plain.len() + OVERHEAD];
+        buffer[NONCE..NONCE + plain.len()].copy_from_slice(plain);
+        self.seal_in(&mut buffer, plain.len())?;
+        Ok(buffer)
+    }
+
+    /// Opens in place; `None` when the bytes are not what was sealed with this key.
+    pub(crate) fn open<'a>(&self, sealed: &'a mut [u8]) -> Option<&'a mut [u8]> {
+        let length = sealed.len().checked_sub(OVERHEAD)?;
+        let (nonce, rest) = sealed.split_at_mut(NONCE);
+        let (content, tag) = rest.split_at_mut(length);
+        self.cipher
+            .decrypt_in_place_detached(Nonce::from_slice(nonce), &[], content, Tag::from_slice(tag))
+            .ok()
+            .map(|()| content)
+    }
+
+    /// A file of JSON as it is stored, and its id.
+    pub(crate) fn encode_file(&self, json: &[u8]) -> Result<(Id, Bytes), Fault> {
+        let sealed = if self.compresses {
+            let packed = zstd::bulk::compress(json, LEVEL).map_err(|err| cannot_compress(&err))?;
+            self.seal(&[&[COMPRESSED], packed.as_slice()].concat())
+        } else {
+            self.seal(json)
+        }?;
+        Ok((Id::new(hash(&sealed)), sealed.into()))
+    }
+
+    /// The JSON of a stored file; in words what is wrong with it otherwise.
+    pub(crate) fn decode_file(&self, stored: &[u8]) -> Result<Vec<u8>, String> {
+        let mut stored = stored.to_vec();
+        let plain = self.open(&mut stored).ok_or("it is not what was written: its authentication tag does not fit")?;
+        match plain.split_first() {
+            Some((&COMPRESSED, packed)) => {
+                zstd::stream::decode_all(packed).map_err(|err| format!("it does not decompress: {err}"))
+            }
+            Some((b'{' | b'[', _)) => Ok(plain.to_vec()),
+            Some(_) | None => Err("it is in no format that is known".to_owned()),
+        }
+    }
+
+    /// Opens a blob; `raw_length` is its length before compression, where it was compressed.
+    pub(crate) fn open_blob(&self, sealed: &mut [u8], raw_length: Option<usize>) -> Result<Vec<u8>, String> {
+        let plain = self.open(sealed).ok_or("its authentication tag does not fit")?;
+        match raw_length {
+            None => Ok(plain.to_vec()),
+            Some(length) => {
+                zstd::bulk::decompress(plain, length).map_err(|err| format!("it does not decompress: {err}"))
+            }
+        }
+    }
+}
+
+fn cannot_compress(err: &std::io::Error) -> Fault {
+    Fault::system(format!("it cannot compress: {err}"))
+}
+
+/// Compresses and seals blobs, with one set of buffers.
+pub(crate) struct Press {
+    seal: Seal,
+    compressor: zstd::bulk::Compressor<'static>,
+    buffer: Vec<u8>,
+}
+
+/// A blob as it is stored.
+pub(crate) struct Pressed<'a> {
+    pub(crate) sealed: &'a [u8],
+    /// Its length before compression, where it was compressed.
+    pub(crate) raw_length: Option<u32>,
+}
+
+impl Press {
+    pub(crate) fn new(seal: Seal) -> Result<Self, Fault> {
+        let compressor = zstd::bulk::Compressor::new(LEVEL).map_err(|err| cannot_compress(&err))?;
+        Ok(Self { seal, compressor, buffer: Vec::new() })
+    }
+
+    /// Compresses and seals one blob.
+    pub(crate) fn press(&mut self, content: &[u8]) -> Result<Pressed<'_>, Fault> {
+        let room = zstd::zstd_safe::compress_bound(content.len()) + OVERHEAD;
+        if self.buffer.len() < room {
+            self.buffer.resize(room, 0);
+        }
+        let raw_length = u32::try_from(content.len())
+            .map_err(|_| Fault::system("a folder has so many entries that its tree exceeds 4 GiB"))?;
+        let (length, raw_length) = if self.seal.compresses && !content.is_empty() {
+            let packed = self.compressor.compress_to_buffer(content, &mut self.buffer[NONCE..]);
+            (packed.map_err(|err| cannot_compress(&err))?, Some(raw_length))
+        } else {
+            self.buffer[NONCE..NONCE + content.len()].copy_from_slice(content);
+            (content.len(), None)
+        };
+        Ok(Pressed { sealed: self.seal.seal_in(&mut self.buffer, length)?, raw_length })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn sealing(version: u32) -> Seal {
+        Seal::new(&MasterKey::new(), version)
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_sealed_opens(content in prop::collection::vec(any::<u8>(), 0..5000), version in 1_u32..=2) {
+            let seal = sealing(version);
+            let mut press = Press::new(seal.clone()).unwrap();
+            for _ in 0..2 {
+                let pressed = press.press(&content).unwrap();
+                let (mut sealed, raw) = (pressed.sealed.to_vec(), pressed.raw_length.map(|raw| raw as usize));
+                prop_assert_eq!(seal.open_blob(&mut sealed, raw).unwrap(), content.clone());
+            }
+            let json = [b"{", content.as_slice()].concat();
+            let (id, stored) = seal.encode_file(&json).unwrap();
+            prop_assert_eq!(Id::new(hash(&stored)), id);
+            prop_assert_eq!(seal.decode_file(&stored).unwrap(), json);
+        }
+
+        #[test]
+        fn no_bit_can_be_flipped(content in prop::collection::vec(any::<u8>(), 0..200), at: prop::sample::Index) {
+            let seal = sealing(2);
+            let sealed = seal.seal(&content).unwrap();
+            let mut flipped = sealed.clone();
+            flipped[at.index(sealed.len())] ^= 1 << (at.index(sealed.len()) % 8);
+            prop_assert!(seal.open(&mut flipped).is_none());
+        }
+    }
+
+    /// Two nonces are never the same, and none lets the counter run out of its lower half.
+    #[test]
+    fn nonces_are_fresh_and_have_room() {
+        let seal = sealing(2);
+        let nonces: std::collections::HashSet<Vec<u8>> =
+            (0..200).map(|_| seal.seal(b"").unwrap()[..NONCE].to_vec()).collect();
+        assert_eq!(nonces.len(), 200);
+        assert!(nonces.iter().all(|nonce| nonce[8] < 0x80));
+    }
+}

@@ -1,0 +1,69 @@
+//! Stories and histories of the real agent, executors and controller. `lvault-sim` runs all of them; here is enough of each to
+//! see within a minute that a change broke something.
+
+use lvault_sim::run::{Disturbance, tell};
+use lvault_sim::world::points::{Fault, Plan};
+use lvault_sim::world::wire::Staleness;
+use lvault_sim::{history, mutation, scenario, sweep};
+
+fn story(name: &str) -> scenario::Scenario {
+    scenario::all().into_iter().find(|story| story.name == name).expect("a story of this name")
+}
+
+#[test]
+fn every_story_ends_well() {
+    for scenario in scenario::all() {
+        let told = tell(&scenario, Disturbance::default());
+        let why = || format!("{}: {:?} {:?}\n{}", scenario.name, told.end, told.broken, told.log.join("\n"));
+        assert!(told.end.is_ok() && told.broken.is_empty(), "{}", why());
+    }
+}
+
+#[test]
+fn a_story_is_told_the_same_way_each_time() {
+    let disturbance =
+        || Disturbance { plan: Plan { at: [(40, Fault::CrashAfter)].into(), chance: None }, ..Disturbance::default() };
+    let first = tell(&story("restore"), disturbance());
+    assert!(first.log.iter().any(|line| line.contains("!! CrashAfter")), "the fault was met");
+    assert_eq!(first.log, tell(&story("restore"), disturbance()).log);
+    let seeded = || history::tell(7, &history::Faults::Seeded).log;
+    assert_eq!(seeded(), seeded());
+}
+
+#[test]
+fn a_tenth_of_the_crash_points_of_a_backup() {
+    let swept = sweep::sweep(&story("backup"), 0, 10);
+    assert!(swept.runs >= 50, "{swept:?}");
+    assert!(swept.wrong.is_empty(), "{}", swept.wrong[0].0);
+}
+
+#[test]
+fn watch_events_may_be_lost_late_doubled_or_cut() {
+    for event in [2, 5, 8] {
+        for staleness in [Staleness::Dropped, Staleness::Late, Staleness::Twice, Staleness::Cut] {
+            let told =
+                tell(&story("backup"), Disturbance { stale: Some((event, staleness)), ..Disturbance::default() });
+            assert!(
+                told.end.is_ok() && told.broken.is_empty(),
+                "{event} {staleness:?}: {:?} {:?}",
+                told.end,
+                told.broken
+            );
+        }
+    }
+}
+
+#[test]
+fn some_random_histories() {
+    for seed in 1..=12 {
+        let told = history::tell(seed, &history::Faults::Seeded);
+        assert_eq!(told.wrong, None, "replay it: lvault-sim replay {seed}");
+    }
+}
+
+#[test]
+fn a_defect_of_the_repository_is_seen() {
+    let garbage = mutation::all().into_iter().find(|one| one.planted == mutation::Planted::CommitsGarbage);
+    let said = mutation::catch(&garbage.expect("it is planted"));
+    assert!(said.as_ref().is_ok_and(|law| law.contains("I3")), "{said:?}");
+}
