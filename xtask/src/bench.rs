@@ -8,7 +8,7 @@ mod latency;
 mod node;
 mod repositories;
 mod rest;
-mod run;
+pub(crate) mod run;
 mod tree;
 
 use std::env;

@@ -2,6 +2,7 @@
 
 mod bench;
 mod crdgen;
+mod image;
 mod tidy;
 
 use std::process::ExitCode;
@@ -11,6 +12,8 @@ const USAGE: &str = "usage: cargo xtask <task>
   crdgen          write the CRDs into deploy/crds
   crdgen --check  fail when deploy/crds is not what crdgen would write
   bench [PART]... measure what docs/BENCHMARKS.md reports (see `make bench`)
+  image BINARY ARCHIVE
+                  pack a binary and the programs it runs as an OCI image, without Docker
   tidy            check the repository's rules: file lengths, headers, crate borders
 ";
 
@@ -22,6 +25,7 @@ fn main() -> ExitCode {
         ["crdgen"] => crdgen::write(),
         ["crdgen", "--check"] => crdgen::check(),
         ["bench", parts @ ..] => bench::run(parts),
+        ["image", rest @ ..] => image::write(rest),
         ["tidy"] => tidy::check(),
         _ => Err(USAGE.to_owned()),
     };

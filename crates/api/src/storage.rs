@@ -201,14 +201,7 @@ pub struct InvalidStorage {
 impl SnapshotBackupStorage {
     /// The name of the Secret with the storage's password and keys, in the storage's namespace.
     pub fn secret_name(&self) -> String {
-        let storage = &self.spec.storage;
-        let named = match storage.provider {
-            Provider::Local => storage.local.as_ref().and_then(|local| local.secret_name.clone()),
-            Provider::S3 => storage.s3.as_ref().and_then(|s3| s3.secret_name.clone()),
-            Provider::Gcs => storage.gcs.as_ref().and_then(|gcs| gcs.secret_name.clone()),
-            Provider::Azure => storage.azure.as_ref().and_then(|azure| azure.secret_name.clone()),
-        };
-        named.unwrap_or_else(|| self.metadata.name.clone().unwrap_or_default())
+        self.spec.secret_name(self.metadata.name.as_deref().unwrap_or_default())
     }
 
     /// Whether the storage may be used now: its check succeeded for this spec, or no check is wanted.
@@ -221,6 +214,18 @@ impl SnapshotBackupStorage {
 }
 
 impl SnapshotBackupStorageSpec {
+    /// The name of the Secret with the password and keys of the storage of this name, in that storage's namespace.
+    pub fn secret_name(&self, storage_name: &str) -> String {
+        let storage = &self.storage;
+        let named = match storage.provider {
+            Provider::Local => storage.local.as_ref().and_then(|local| local.secret_name.clone()),
+            Provider::S3 => storage.s3.as_ref().and_then(|s3| s3.secret_name.clone()),
+            Provider::Gcs => storage.gcs.as_ref().and_then(|gcs| gcs.secret_name.clone()),
+            Provider::Azure => storage.azure.as_ref().and_then(|azure| azure.secret_name.clone()),
+        };
+        named.unwrap_or_else(|| storage_name.to_owned())
+    }
+
     /// The local folder, for a spec that makes sense and is of provider `local`.
     pub fn local_folder(&self) -> Result<&str, InvalidStorage> {
         let invalid = |field, problem: String| InvalidStorage { field, problem };

@@ -1,5 +1,6 @@
-//! What the node agent hands to an executor: everything it needs, over a file descriptor, so that no secret stands in an
-//! argument, an environment or a file.
+//! What the node agent hands to an executor: everything it needs. A process gets it over a file descriptor, so that no
+//! secret stands in an argument, an environment or a file. A pod gets all but the password in its environment, and the
+//! password from the storage's Secret, which the kubelet mounts: the node agent never sees it.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -26,7 +27,7 @@ pub struct Task {
     pub storage_spec: SnapshotBackupStorageSpec,
     /// The repository's path inside the storage.
     pub path: String,
-    /// The repository's password.
+    /// The repository's password; empty where it is mounted into the executor's pod.
     pub password: Secret,
     /// Where the API answers.
     pub api: ApiAccess,
@@ -34,6 +35,26 @@ pub struct Task {
     pub lease: LeaseTerms,
     /// How often progress is written, in seconds.
     pub progress_seconds: u64,
+}
+
+/// The variable in an executor pod's environment that holds its task, without the password.
+pub const TASK_VARIABLE: &str = "LVAULT_TASK";
+/// The variable in an executor pod's environment that names the folder its storage's Secret is mounted at.
+pub const SECRET_VARIABLE: &str = "LVAULT_SECRET";
+
+impl Task {
+    /// The task as text for an environment: everything but the password.
+    ///
+    /// # Errors
+    /// A path in it is no text.
+    pub fn without_password(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string(&Task { password: Secret(String::new()), ..self.clone() })
+    }
+
+    /// The same with the password that was mounted beside it.
+    pub fn with_password(self, password: Secret) -> Task {
+        Task { password, ..self }
+    }
 }
 
 /// What an executor does.
@@ -97,7 +118,7 @@ pub struct MountedFolder {
 pub enum ApiAccess {
     /// With this kubeconfig, read anew whenever the server does not answer.
     Kubeconfig(PathBuf),
-    /// With its pod's service account.
+    /// With its pod's service account; where `KUBECONFIG` is set, with that instead.
     InCluster,
 }
 

@@ -1,4 +1,5 @@
-//! Cluster-wide reconcilers: so far the one that finds out whether a SnapshotBackupStorage can be used.
+//! Cluster-wide reconcilers: one finds out whether a SnapshotBackupStorage can be used, one releases what is left of nodes
+//! that are gone; and the election of the replica that works.
 //!
 //! What holds in this crate:
 //! - It talks to a Kubernetes API through [`kube::Client`] and to nothing else; storages are tried through
@@ -9,9 +10,11 @@
 //! - One slow, stuck, malformed or broken storage does not hold up another one.
 //! - No password stands in a status, an error or a log.
 
+mod abandoned;
 mod api;
 mod config;
 mod driver;
+mod election;
 mod queue;
 mod request;
 mod storage;
@@ -21,7 +24,9 @@ use std::sync::Arc;
 
 use kube::Client;
 
+pub use abandoned::{ABANDONED, release_abandoned};
 pub use config::{Config, InvalidConfig};
+pub use election::{Election, ElectionError};
 pub use request::{CHECK_ANSWERED, CHECK_REQUESTED, check_is_answered};
 pub use storage::{Decision, Finding, Known, RepositoryCheck, StorageCheck, Target, Verdict, decide};
 

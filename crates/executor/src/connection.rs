@@ -69,7 +69,7 @@ async fn connect(source: &ApiAccess) -> Result<Client, ConnectionError> {
             let options = KubeConfigOptions::default();
             Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|e| wrong(e.to_string()))?
         }
-        ApiAccess::InCluster => Config::incluster().map_err(|e| ConnectionError::InCluster(e.to_string()))?,
+        ApiAccess::InCluster => Config::infer().await.map_err(|e| ConnectionError::InCluster(e.to_string()))?,
     };
     config.connect_timeout = Some(Duration::from_secs(5));
     config.read_timeout = Some(ANSWER);

@@ -52,7 +52,7 @@ async fn renew(task: &Task, holder: &str, connection: &Connection, now: Timestam
     let renewal = json!({
         "metadata": {
             "name": task.lease.name,
-            "labels": {keys::LABEL_EXECUTOR: "true", keys::LABEL_VOLUME: label(&task.volume)},
+            "labels": {keys::LABEL_EXECUTOR: "true", keys::LABEL_VOLUME: keys::label_value(&task.volume)},
             "ownerReferences": [{
                 "apiVersion": format!("{}/{}", keys::GROUP, keys::VERSION),
                 "kind": "LogicalVolume",
@@ -77,10 +77,4 @@ async fn renew(task: &Task, holder: &str, connection: &Connection, now: Timestam
         }
         other => other.map(drop),
     }
-}
-
-/// A label holds at most 63 characters; an object's name may be longer.
-fn label(name: &str) -> &str {
-    let end = name.len().min(63);
-    name.get(..end).unwrap_or_default().trim_end_matches(['-', '.', '_'])
 }

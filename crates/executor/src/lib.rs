@@ -19,17 +19,23 @@ pub use connection::{Connection, ConnectionError};
 pub use copy::{CommitGate, Copied, CopyError, CopyWork, MayCommit, Repositories, Worker, copy_work};
 pub use meter::Meter;
 pub use run::{Exit, Settings, run};
-pub use task::{TaskError, read_task};
+pub use task::{TaskError, read_pod_task, read_task};
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use lvault_api::task::{SECRET_VARIABLE, TASK_VARIABLE};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 
-/// Runs the task that stands on standard input: the whole life of an executor process.
+/// Runs the task that stands in a pod's environment, else on standard input: the whole life of an executor.
 pub fn main() -> ExitCode {
-    let task = match read_task(std::io::stdin()) {
+    let task = match std::env::var_os(TASK_VARIABLE) {
+        Some(text) => read_pod_task(&text, Path::new(&std::env::var_os(SECRET_VARIABLE).unwrap_or_default())),
+        None => read_task(std::io::stdin()),
+    };
+    let task = match task {
         Ok(task) => task,
         Err(problem) => {
             error!("{problem}");

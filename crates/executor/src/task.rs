@@ -1,8 +1,11 @@
 //! Reading the task that the node agent hands over.
 
+use std::ffi::OsStr;
 use std::io::Read;
+use std::path::{Path, PathBuf};
 
-use lvault_api::task::Task;
+use lvault_api::keys::RESTIC_PASSWORD;
+use lvault_api::task::{Secret, Task};
 
 /// A task holds no more than this: a few names and a password.
 const MAX_TASK: u64 = 1 << 20;
@@ -23,6 +26,16 @@ pub enum TaskError {
         /// Where in that line.
         column: usize,
     },
+    /// The storage's Secret is not mounted, or has no password.
+    #[error(
+        "cannot read the repository's password from {path}: {problem}; does the storage's Secret have the key RESTIC_PASSWORD?"
+    )]
+    Password {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// What happened.
+        problem: String,
+    },
 }
 
 /// Reads one task to the end of the stream.
@@ -32,9 +45,39 @@ pub fn read_task(from: impl Read) -> Result<Task, TaskError> {
     serde_json::from_str(&text).map_err(|e| TaskError::Malformed { line: e.line(), column: e.column() })
 }
 
+/// Reads the task of a pod: its text from the environment, its password from the mounted Secret.
+pub fn read_pod_task(text: &OsStr, secret: &Path) -> Result<Task, TaskError> {
+    let text = text.to_string_lossy();
+    let task: Task =
+        serde_json::from_str(&text).map_err(|e| TaskError::Malformed { line: e.line(), column: e.column() })?;
+    let path = secret.join(RESTIC_PASSWORD);
+    let failed = |problem: String| TaskError::Password { path: path.clone(), problem };
+    let password = std::fs::read_to_string(&path).map_err(|e| failed(e.to_string()))?;
+    if password.is_empty() {
+        return Err(failed("it is empty".to_owned()));
+    }
+    Ok(task.with_password(Secret(password)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pod_that_lacks_its_password_says_where_it_was_looked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let malformed = read_pod_task(OsStr::new("{}"), folder.path()).unwrap_err().to_string();
+        assert!(malformed.contains("line 1"), "{malformed}");
+        let text = r#"{"name":"n","volume":"v","uid":"u","work":"Forget","storage":{"name":"s","namespace":"d"},
+            "storage_spec":{"storage":{"provider":"local","local":{"path":"/p"}}},"path":"d/v","password":"",
+            "api":"InCluster","lease":{"namespace":"d","name":"l","duration_seconds":30},"progress_seconds":10}"#;
+        let missing = read_pod_task(OsStr::new(text), folder.path()).unwrap_err().to_string();
+        assert!(missing.contains("RESTIC_PASSWORD") && missing.contains("No such file"), "{missing}");
+        std::fs::write(folder.path().join(RESTIC_PASSWORD), "").unwrap();
+        assert!(read_pod_task(OsStr::new(text), folder.path()).unwrap_err().to_string().contains("empty"));
+        std::fs::write(folder.path().join(RESTIC_PASSWORD), "hunter2").unwrap();
+        assert_eq!(read_pod_task(OsStr::new(text), folder.path()).unwrap().password, Secret("hunter2".to_owned()));
+    }
 
     #[test]
     fn what_is_no_task_is_refused_without_repeating_it() {

@@ -1,5 +1,7 @@
 //! The command line: every command, argument and default. Nothing is done here.
 
+mod cluster;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+pub use self::cluster::{ControllerArgs, NodeArgs};
 use crate::names::duration;
 
 /// Node-local volumes whose online snapshots are copied off the node exactly once.
@@ -64,6 +67,10 @@ pub enum Command {
         /// The shell.
         shell: Shell,
     },
+    /// Run the agent of one node of a Kubernetes cluster (a DaemonSet runs it)
+    Node(NodeArgs),
+    /// Run the controller of a Kubernetes cluster (a Deployment runs it)
+    Controller(ControllerArgs),
     /// Run one attempt of an online operation (started by the node agent)
     #[command(hide = true)]
     Executor,

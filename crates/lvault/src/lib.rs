@@ -2,13 +2,14 @@
 //!
 //! What holds in this crate:
 //! - It only wires: rules, engines, repositories and reconcilers live in the crates below.
-//! - Every command but `up`, `demo`, `state` and the executor speaks to a Kubernetes API, the embedded one or another, and to
+//! - Every command but `up`, `demo`, `node`, `state` and the executor speaks to a Kubernetes API, the embedded one or another, and to
 //!   nothing else.
 //! - What a user writes is read once, in [`names`], before anything is written anywhere.
 //! - Only [`say`] prints; every error says what was tried, what happened and what to do next.
 
 pub mod args;
 pub mod clock;
+pub mod cluster;
 pub mod command;
 pub mod demo;
 pub mod error;
@@ -66,6 +67,14 @@ fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Up(args) => {
             log("info");
             runtime()?.block_on(up::run(&place, args))?;
+        }
+        Command::Node(args) => {
+            log("info");
+            runtime()?.block_on(cluster::node::run(&place, args))?;
+        }
+        Command::Controller(args) => {
+            log("info");
+            runtime()?.block_on(cluster::controller::run(&place, args))?;
         }
         Command::Demo(args) => {
             log("warn");

@@ -11,9 +11,10 @@ use tracing::{debug, info, warn};
 
 use crate::config::AgentConfig;
 use crate::driver;
+use crate::events::Events;
 use crate::launcher::{LaunchError, Launcher};
 use crate::lease::LeaseWatch;
-use crate::observe::answered;
+use crate::observe::{View, answered};
 use crate::troubles::Troubles;
 
 /// The node agent.
@@ -24,6 +25,7 @@ pub struct Agent {
     pub(crate) config: AgentConfig,
     pub(crate) leases: LeaseWatch,
     pub(crate) troubles: Troubles,
+    pub(crate) events: Events,
 }
 
 /// Why the agent ended although nobody asked it to.
@@ -58,8 +60,8 @@ impl Agent {
         launcher: Arc<dyn Launcher>,
         config: AgentConfig,
     ) -> Self {
-        let (leases, troubles) = (LeaseWatch::default(), Troubles::default());
-        Agent { client, engine, launcher, config, leases, troubles }
+        let (leases, troubles, events) = (LeaseWatch::default(), Troubles::default(), Events::default());
+        Agent { client, engine, launcher, config, leases, troubles, events }
     }
 
     /// Works until `shutdown`. Executors go on without it.
@@ -85,7 +87,9 @@ impl Agent {
             && let Ok(view) = self.observe(object).await
             && decide(&view.observed) == Action::Settled
         {
-            return self.settle(&view).await;
+            let after = self.settle(&view).await;
+            self.tell(&view).await;
+            return after;
         }
         let api: Api<LogicalVolume> = Api::all(self.client.clone());
         let object = match answered(api.get_opt(name)).await {
@@ -106,14 +110,24 @@ impl Agent {
                 return After::Idle;
             }
         };
-        match decide(&view.observed) {
+        let after = match decide(&view.observed) {
             Action::Settled => self.settle(&view).await,
             Action::Wait(wait) => self.wait(&view, wait).await,
             Action::Do(effect) => {
                 info!("{name}: {effect:?}");
                 self.perform(&view, effect).await
             }
+        };
+        if !matches!(after, After::Gone(_)) {
+            self.tell(&view).await;
         }
+        after
+    }
+
+    /// Tells what the pass has seen; what it has done is seen, and told, by the next one.
+    async fn tell(&self, view: &View) {
+        let now = (self.config.now)();
+        self.events.tell(&self.client, &view.object, &self.config.node_name, now).await;
     }
 
     /// Calls the engine where it may block.

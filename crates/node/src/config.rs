@@ -13,7 +13,7 @@ pub struct AgentConfig {
     pub node_name: String,
     /// The folder with its lock and its executors.
     pub state_dir: PathBuf,
-    /// The namespace of executors' leases.
+    /// The namespace of executors' leases; where empty, each is in the namespace of its storage, as pods are.
     pub namespace: String,
     /// How executors reach the API.
     pub api: ApiAccess,

@@ -38,6 +38,22 @@ pub type Wake = Arc<dyn Fn(VolumeId) + Send + Sync>;
 
 /// Starts and watches executors. At most one runs for a volume at any time. Calls block.
 pub trait Launcher: Send + Sync {
+    /// Told before every look at a volume: the namespace of its storage. Only executors that are objects need it.
+    fn locate(&self, _id: &VolumeId, _namespace: &str) {}
+
+    /// Told when a volume is gone, with all its executors.
+    fn forget(&self, _id: &VolumeId) {}
+
+    /// Whether executors find their storage's Secret themselves, so that their task needs no password.
+    fn mounts_secrets(&self) -> bool {
+        false
+    }
+
+    /// Whether the newest executor of a volume is still being started, so that nobody can expect its heart to beat.
+    fn is_starting(&self, _id: &VolumeId) -> Result<bool, LaunchError> {
+        Ok(false)
+    }
+
     /// The newest executor of a volume that was not removed yet; one that still runs before any other.
     fn observe(&self, id: &VolumeId) -> Result<Option<Executor>, LaunchError>;
 

@@ -8,20 +8,25 @@
 //! - One volume that is stuck holds up no other.
 
 mod agent;
+mod capacity;
 mod config;
 mod driver;
+mod events;
 mod launcher;
 mod lease;
 mod observe;
 mod owner;
 mod perform;
+mod pod;
 mod process;
 mod procfs;
 mod troubles;
 mod write;
 
 pub use agent::{Agent, AgentError};
+pub use capacity::publish_capacity;
 pub use config::AgentConfig;
 pub use launcher::{Change, LaunchError, Launcher, Wake};
 pub use owner::{OwnerError, OwnerLock, lock_owner};
+pub use pod::{PodLauncher, PodSettings};
 pub use process::{ExecutorCommand, ProcessLauncher};

@@ -40,6 +40,8 @@ pub(crate) struct View {
     pub(crate) circumstance: Circumstance,
     /// The trouble that stands.
     pub(crate) trouble: Option<Standing>,
+    /// Why its executor could not be seen.
+    pub(crate) unseen: Option<String>,
 }
 
 /// Why an object cannot be decided on.
@@ -118,8 +120,11 @@ impl Agent {
         let spec = validate(&object);
         let deleting = object.metadata.deletion_timestamp.is_some();
         let (volume, mounted) = self.observe_volume(&id).await;
-        let executor = self.observe_executor(&id).await;
-        let lease = self.observe_lease(&id, executor).await;
+        if let Some(storage) = storage_of(&object) {
+            self.launcher.locate(&id, &storage.namespace);
+        }
+        let (executor, unseen) = self.observe_executor(&id).await;
+        let lease = self.observe_lease(&id, executor, &self.lease_namespace(&object)).await;
         let mount = match (&volume, &mounted) {
             (Seen::Unknown, _) => Seen::Unknown,
             (Seen::Absent | Seen::Present(_), mounted) => Seen::known(mounted.as_ref().map(|_| ())),
@@ -137,7 +142,7 @@ impl Agent {
         let trouble = standing.as_ref().map(|standing| standing.trouble);
         let finalizer = object.finalizers().iter().any(|name| name == keys::FINALIZER);
         let observed = Observed { intent, deleting, finalizer, volume, mount, executor, lease, trouble };
-        Ok(View { object, id, spec, observed, mounted, circumstance, trouble: standing })
+        Ok(View { object, id, spec, observed, mounted, circumstance, trouble: standing, unseen })
     }
 
     async fn observe_volume(&self, id: &VolumeId) -> (Seen<Volume>, Option<PathBuf>) {
@@ -152,29 +157,47 @@ impl Agent {
         }
     }
 
-    async fn observe_executor(&self, id: &VolumeId) -> Seen<Executor> {
+    async fn observe_executor(&self, id: &VolumeId) -> (Seen<Executor>, Option<String>) {
         let wanted = id.clone();
         match self.launcher_call(move |launcher| launcher.observe(&wanted)).await {
-            Ok(executor) => Seen::known(executor),
+            Ok(executor) => (Seen::known(executor), None),
             Err(problem) => {
                 debug!("the executor of {id} cannot be observed: {problem}");
-                Seen::Unknown
+                (Seen::Unknown, Some(problem.to_string()))
             }
         }
     }
 
-    async fn observe_lease(&self, id: &VolumeId, executor: Seen<Executor>) -> Seen<Lease> {
+    /// Where the leases of an object's executors are.
+    pub(crate) fn lease_namespace(&self, object: &LogicalVolume) -> String {
+        match storage_of(object) {
+            Some(storage) if self.config.namespace.is_empty() => storage.namespace.clone(),
+            Some(_) | None => self.config.namespace.clone(),
+        }
+    }
+
+    async fn observe_lease(&self, id: &VolumeId, executor: Seen<Executor>, namespace: &str) -> Seen<Lease> {
         let Seen::Present(Executor { job, life: Life::Alive }) = executor else {
             self.leases.forget(id);
             return Seen::Absent;
         };
-        let api: Api<LeaseObject> = Api::namespaced(self.client.clone(), &self.config.namespace);
+        let api: Api<LeaseObject> = Api::namespaced(self.client.clone(), namespace);
         let read = match seen(api.get_opt(&lease_name(id.as_str(), job))).await {
             Seen::Unknown => Err(()),
+            Seen::Absent if self.is_starting(id).await => {
+                self.leases.forget(id);
+                return Seen::Absent;
+            }
             Seen::Absent => Ok(None),
             Seen::Present(lease) => Ok(Some(lease.resource_version().unwrap_or_default())),
         };
         self.leases.note(id, job, read, self.config.lease_duration)
+    }
+
+    /// Whether there can be no lease yet. Where that cannot be found out, there should be one.
+    async fn is_starting(&self, id: &VolumeId) -> bool {
+        let wanted = id.clone();
+        self.launcher_call(move |launcher| launcher.is_starting(&wanted)).await.unwrap_or(false)
     }
 
     /// What the object is for, with what its own text says. What has to be looked up is `Unknown` yet.

@@ -80,6 +80,8 @@ impl Agent {
             Effect::DropFinalizer => {
                 self.write_finalizers(view, false).await?;
                 self.troubles.forget(&id);
+                self.events.forget(&id);
+                self.launcher.forget(&id);
                 return Ok(After::Gone(id));
             }
             Effect::Begin(attempt) => self.write_begin(view, attempt).await?,
@@ -142,9 +144,14 @@ impl Agent {
         let poll = (self.config.lease_duration / 6).clamp(Duration::from_millis(100), Duration::from_secs(5));
         match wait {
             Wait::Claim | Wait::Copy | Wait::ExecutorExit | Wait::Forget => After::Pause(poll),
+            Wait::ExecutorUnknown => {
+                if let Some(problem) = &view.unseen {
+                    let _ = self.write_problem(view, INTERNAL, problem).await;
+                }
+                After::Pause(self.troubles.pause(&view.id))
+            }
             Wait::VolumeUnknown
             | Wait::MountUnknown
-            | Wait::ExecutorUnknown
             | Wait::LeaseUnknown
             | Wait::SourceUnknown
             | Wait::StorageUnknown => After::Pause(self.troubles.pause(&view.id)),
@@ -257,7 +264,8 @@ impl Agent {
     /// Removes the lease before the folder: a crash in between leaves the folder, which leads back here.
     async fn clean_executor(&self, view: &View) -> Result<(), Failed> {
         let Some(executor) = view.observed.executor.present() else { return Ok(()) };
-        let api: Api<LeaseObject> = Api::namespaced(self.client.clone(), &self.config.namespace);
+        let namespace = self.lease_namespace(&view.object);
+        let api: Api<LeaseObject> = Api::namespaced(self.client.clone(), &namespace);
         let name = lease_name(view.id.as_str(), executor.job);
         let deleted = answered(async {
             match api.delete(&name, &DeleteParams::default()).await {
@@ -297,7 +305,10 @@ impl Agent {
         let read = answered(api.get_opt(&reference.name)).await;
         let storage = read.map_err(|e| later(format!("cannot read the storage {reference}: {e}")))?;
         let storage = storage.ok_or_else(|| later(format!("the storage {reference} does not exist")))?;
-        let password = self.password(&storage, &reference.namespace).await?;
+        let password = match self.launcher.mounts_secrets() {
+            true => Secret(String::new()),
+            false => self.password(&storage, &reference.namespace).await?,
+        };
         let name = view.object.name_any();
         let (operation, suffix) = match (job, view.observed.intent_is_restore()) {
             (Job::Copy { attempt, launch }, restore) => {
@@ -316,7 +327,7 @@ impl Agent {
             password,
             api: self.config.api.clone(),
             lease: LeaseTerms {
-                namespace: self.config.namespace.clone(),
+                namespace: self.lease_namespace(&view.object),
                 name: lease_name(view.id.as_str(), job),
                 duration_seconds: self.config.lease_duration.as_secs().max(1),
             },

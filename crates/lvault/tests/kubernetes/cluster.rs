@@ -1,0 +1,357 @@
+//! A cluster of one node: the embedded API with access control, a kubelet, the node agent and the controller.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Event, Pod};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config, ResourceExt};
+use lvault_api::{LogicalVolume, Phase, SnapshotBackupStorage, TransferStatus};
+use lvault_apiserver::tls::{Identity, kubeconfig};
+use lvault_apiserver::{ApiServer, ClusterKind, Config as ServerConfig, Decision, Grant};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+
+use crate::kubelet::Kubelet;
+use crate::manifests;
+use crate::process::{Program, until};
+
+pub(crate) const NODE: &str = "n1";
+pub(crate) const NAMESPACE: &str = "lvault-system";
+
+/// What was asked of the API with which outcome.
+#[derive(Debug, Default)]
+pub(crate) struct Asked {
+    /// What lvault's accounts were refused.
+    pub(crate) refused: BTreeSet<String>,
+    /// The verbs that were used of each rule, as `<role> <number> <verb>`.
+    pub(crate) used: BTreeSet<String>,
+    /// How often the controller has looked for volumes of nodes that are gone.
+    pub(crate) lists_of_volumes: usize,
+}
+
+pub(crate) struct Cluster {
+    pub(crate) kubelet: Kubelet,
+    agent: Option<Program>,
+    controllers: Vec<Program>,
+    pub(crate) client: Client,
+    pub(crate) asked: Arc<Mutex<Asked>>,
+    _server: ApiServer,
+    pub(crate) runtime: Runtime,
+    pub(crate) root: PathBuf,
+    times: Times,
+    _home: TempDir,
+}
+
+/// What differs from test to test.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Times {
+    /// How long an attempt may wait for what it needs.
+    pub(crate) start_deadline: &'static str,
+    /// How long a pod may take to start.
+    pub(crate) pod_start: &'static str,
+    /// How long an executor may be silent.
+    pub(crate) lease: &'static str,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Times { start_deadline: "60s", pod_start: "2s", lease: "5s" }
+    }
+}
+
+impl Cluster {
+    pub(crate) fn new() -> Cluster {
+        Cluster::with(Times::default())
+    }
+
+    /// With other times.
+    pub(crate) fn with(times: Times) -> Cluster {
+        let home = tempfile::Builder::new().prefix("lvault-cluster-").tempdir().unwrap();
+        let root = home.path().canonicalize().unwrap();
+        fs::create_dir(root.join("repositories")).unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let asked: Arc<Mutex<Asked>> = Arc::default();
+        let (server, client, kubelet) = runtime.block_on(serve(&root, Arc::clone(&asked)));
+        let mut cluster = Cluster {
+            kubelet,
+            agent: None,
+            controllers: Vec::new(),
+            client,
+            asked,
+            _server: server,
+            runtime,
+            root,
+            times,
+            _home: home,
+        };
+        cluster.start_agent();
+        cluster.start_controller();
+        cluster
+    }
+
+    // --- lvault's processes ---
+
+    pub(crate) fn start_agent(&mut self) {
+        let path = |name: &str| self.root.join(name).display().to_string();
+        let (state, kubeconfig, local) = (path("state"), path("lvault-node"), path("repositories"));
+        let args = ["--kubeconfig", &kubeconfig, "--state-dir", &state, "node", "--engine", "directory"];
+        let who = ["--node-name", NODE, "--pod-name", "agent", "--namespace", NAMESPACE, "--local-storage", &local];
+        let Times { start_deadline, pod_start, lease } = self.times;
+        let times = ["--resync", "1s", "--executor-start-deadline", pod_start, "--lease-duration", lease];
+        let more = ["--start-deadline", start_deadline, "--health-listen", "127.0.0.1:0"];
+        let args = [args.as_slice(), &who, &times, &more].concat();
+        self.agent = Some(Program::lvault(&args, &self.root.join("agent.log")));
+    }
+
+    pub(crate) fn kill_agent(&mut self) {
+        drop(self.agent.take());
+    }
+
+    pub(crate) fn terminate_agent(&mut self) {
+        self.agent.take().unwrap().terminate();
+    }
+
+    pub(crate) fn start_controller(&mut self) {
+        let kubeconfig = self.root.join("lvault-controller").display().to_string();
+        let identity = format!("c{}", self.controllers.len());
+        let args = ["--kubeconfig", &kubeconfig, "controller", "--namespace", NAMESPACE, "--identity", &identity];
+        let more = ["--lease-duration", "3s", "--abandoned-interval", "1s", "--health-listen", "127.0.0.1:0"];
+        let args = [args.as_slice(), &more].concat();
+        self.controllers.push(Program::lvault(&args, &self.root.join("controller.log")));
+    }
+
+    pub(crate) fn terminate_controller(&mut self) {
+        self.controllers.remove(0).terminate();
+    }
+
+    pub(crate) fn log(&self) -> String {
+        let text = |name: &str| fs::read_to_string(self.root.join(name)).unwrap_or_default();
+        format!("--- agent\n{}--- controller\n{}", text("agent.log"), text("controller.log"))
+    }
+
+    // --- objects ---
+
+    pub(crate) fn create(&self, object: &Value) {
+        self.runtime.block_on(post(&self.client, object));
+    }
+
+    pub(crate) fn storage(&self, namespace: &str, name: &str) {
+        self.create(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": namespace},
+                            "stringData": {"RESTIC_PASSWORD": "correct horse"}}));
+        self.storage_without_secret(namespace, name);
+    }
+
+    pub(crate) fn storage_without_secret(&self, namespace: &str, name: &str) {
+        let folder = self.root.join("repositories");
+        self.create(&json!({"apiVersion": "topolvm.io/v1", "kind": "SnapshotBackupStorage",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {"storage": {"provider": "local", "local": {"path": folder}}}}));
+    }
+
+    pub(crate) fn storage_is_ready(&self, namespace: &str, name: &str) {
+        let api: Api<SnapshotBackupStorage> = Api::namespaced(self.client.clone(), namespace);
+        self.until("the storage is ready", || self.runtime.block_on(api.get(name)).unwrap().is_ready().then_some(()));
+    }
+
+    /// A volume with a file; answers with the folder.
+    pub(crate) fn volume(&self, name: &str) -> PathBuf {
+        self.create(&json!({"apiVersion": "topolvm.io/v1", "kind": "LogicalVolume", "metadata": {"name": name},
+                            "spec": {"name": name, "nodeName": NODE, "size": "1Gi"}}));
+        let folder = self.mounted(name);
+        fs::write(folder.join("file"), vec![7; 100_000]).unwrap();
+        folder
+    }
+
+    /// Where a volume is mounted once it is published.
+    pub(crate) fn mounted(&self, name: &str) -> PathBuf {
+        let path = self.until(&format!("{name} is published"), || {
+            let status = self.get(name)?.status?;
+            status.volume_id.and(status.mount_path)
+        });
+        PathBuf::from(path)
+    }
+
+    pub(crate) fn snapshot(&self, name: &str, source: &str, namespace: &str, backoff_limit: i32) {
+        self.create(&json!({"apiVersion": "topolvm.io/v1", "kind": "LogicalVolume", "metadata": {"name": name},
+            "spec": {"name": name, "nodeName": NODE, "size": "1Gi", "source": source, "accessType": "ro",
+                     "onlineSnapshot": {"storage": {"name": "main", "namespace": namespace}, "backoffLimit": backoff_limit}}}));
+    }
+
+    pub(crate) fn restore(&self, name: &str, snapshot: &str) {
+        let status = self.transfer(snapshot).unwrap();
+        self.create(&json!({"apiVersion": "topolvm.io/v1", "kind": "LogicalVolume", "metadata": {"name": name},
+            "spec": {"name": name, "nodeName": NODE, "size": "1Gi",
+                     "restore": {"storage": {"name": "main", "namespace": NAMESPACE}, "path": status.path,
+                                 "snapshotID": status.snapshot_id}}}));
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<LogicalVolume> {
+        let api: Api<LogicalVolume> = Api::all(self.client.clone());
+        self.runtime.block_on(api.get_opt(name)).unwrap()
+    }
+
+    pub(crate) fn transfer(&self, name: &str) -> Option<TransferStatus> {
+        let status = self.get(name)?.status?;
+        status.online_snapshot.or(status.restore)
+    }
+
+    /// Waits until an operation has ended.
+    pub(crate) fn ended(&self, name: &str) -> TransferStatus {
+        self.until(&format!("{name} has ended"), || {
+            self.transfer(name).filter(|transfer| matches!(transfer.phase, Phase::Succeeded | Phase::Failed))
+        })
+    }
+
+    pub(crate) fn succeeds(&self, name: &str) -> TransferStatus {
+        let ended = self.ended(name);
+        assert_eq!(ended.phase, Phase::Succeeded, "{ended:?}\n{}", self.log());
+        ended
+    }
+
+    pub(crate) fn fails(&self, name: &str) -> String {
+        let ended = self.ended(name);
+        assert_eq!(ended.phase, Phase::Failed, "{ended:?}\n{}", self.log());
+        ended.error.unwrap().message
+    }
+
+    pub(crate) fn delete(&self, name: &str) {
+        let api: Api<LogicalVolume> = Api::all(self.client.clone());
+        self.runtime.block_on(api.delete(name, &DeleteParams::default())).unwrap();
+        self.until(&format!("{name} is gone"), || self.get(name).is_none().then_some(()));
+    }
+
+    // --- pods ---
+
+    pub(crate) fn pods(&self) -> Vec<Pod> {
+        let api: Api<Pod> = Api::all(self.client.clone());
+        let executors = ListParams::default().labels("topolvm.io/snapshot-pod=true");
+        self.runtime.block_on(api.list(&executors)).unwrap().items
+    }
+
+    /// Waits for the pod of this launch whose program has been started.
+    pub(crate) fn running_pod(&self, launch: u32) -> Pod {
+        let named = format!("-1-{launch}");
+        self.until(&format!("a running pod of launch {launch}"), || {
+            let runs = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running");
+            self.pods().into_iter().find(|pod| runs(pod) && pod.name_any().ends_with(&named))
+        })
+    }
+
+    pub(crate) fn delete_pod(&self, pod: &Pod) {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace().unwrap());
+        self.runtime.block_on(api.delete(&pod.name_any(), &DeleteParams::default())).unwrap();
+    }
+
+    /// Waits until no pod and no lease of an executor is left.
+    pub(crate) fn is_clean(&self) {
+        let leases: Api<k8s_openapi::api::coordination::v1::Lease> = Api::all(self.client.clone());
+        let executors = ListParams::default().labels("topolvm.io/snapshot-pod=true");
+        self.until("no pod and no lease is left", || {
+            let left = self.runtime.block_on(leases.list(&executors)).unwrap().items;
+            (self.pods().is_empty() && left.is_empty()).then_some(())
+        });
+    }
+
+    /// The events about an object, as reason and message.
+    pub(crate) fn events(&self, name: &str) -> Vec<(String, String)> {
+        let api: Api<Event> = Api::all(self.client.clone());
+        let about = ListParams::default().fields(&format!("involvedObject.name={name}"));
+        let events = self.runtime.block_on(api.list(&about)).unwrap().items;
+        events.into_iter().map(|event| (event.reason.unwrap(), event.message.unwrap())).collect()
+    }
+
+    /// How many snapshots the repository of a volume holds.
+    pub(crate) fn committed(&self, volume: &str) -> usize {
+        let folder = self.root.join("repositories/default").join(volume).join("snapshots");
+        fs::read_dir(&folder).map(Iterator::count).unwrap_or_default()
+    }
+
+    pub(crate) fn until<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+        let started = std::time::Instant::now();
+        until(what, || {
+            let found = look();
+            assert!(found.is_some() || started.elapsed() < Duration::from_secs(60), "{what}\n{}", self.log());
+            found
+        })
+    }
+}
+
+/// Serves an API with the manifests of `deploy/base` in it, and what a cluster adds: a node, and the agent's own pod.
+async fn serve(root: &Path, asked: Arc<Mutex<Asked>>) -> (ApiServer, Client, Kubelet) {
+    let mut config =
+        ServerConfig::in_memory(lvault_api::crds::all()).with_kinds(&[ClusterKind::Pod, ClusterKind::Node]);
+    config.observer = Some(Arc::new(move |decision: &Decision| note(&asked, decision)));
+    let server = ApiServer::open(config).await.unwrap();
+    let identity = Identity::load_or_create(&root.join("tls")).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (serving, own) = (server.clone(), identity.clone());
+    tokio::spawn(async move { serving.serve(listener, &own, std::future::pending()).await });
+    let owner = kubeconfig(address, identity.ca_pem(), identity.token());
+    fs::write(root.join("owner"), &owner).unwrap();
+    let options = KubeConfigOptions::default();
+    let config = Config::from_custom_kubeconfig(Kubeconfig::from_yaml(&owner).unwrap(), &options).await.unwrap();
+    let client = Client::try_from(config).unwrap();
+    for object in manifests::base() {
+        // Nobody runs workloads here but the test.
+        if !matches!(object["kind"].as_str().unwrap(), "DaemonSet" | "Deployment") {
+            post(&client, &object).await;
+        }
+    }
+    post(&client, &json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}})).await;
+    post(&client, &json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "agent", "namespace": NAMESPACE},
+        "spec": {"nodeName": NODE, "containers": [{"name": "lvault", "image": "registry/lvault:1", "imagePullPolicy": "Always"}]}}))
+    .await;
+    for account in ["lvault-node", "lvault-controller", "lvault-executor"] {
+        let path = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{account}/token");
+        let request =
+            http::Request::post(path).header("Content-Type", "application/json").body(b"{}".to_vec()).unwrap();
+        let answer: Value = client.request(request).await.unwrap();
+        let token = answer["status"]["token"].as_str().unwrap();
+        fs::write(root.join(account), kubeconfig(address, identity.ca_pem(), token)).unwrap();
+    }
+    let kubelet = Kubelet::start(NODE, client.clone(), root, &root.join("lvault-executor"));
+    (server, client, kubelet)
+}
+
+fn note(asked: &Mutex<Asked>, decision: &Decision) {
+    if !decision.user.name.starts_with("system:serviceaccount:") {
+        return;
+    }
+    let mut asked = asked.lock().unwrap();
+    if decision.user.name.ends_with(":lvault-controller") && decision.asked.resource == "logicalvolumes" {
+        asked.lists_of_volumes += 1;
+    }
+    match &decision.grant {
+        None => {
+            asked.refused.insert(format!("{}: {:?}", decision.user.name, decision.asked));
+        }
+        Some(Grant::Rule(place)) => {
+            asked.used.insert(format!("{} {} {}", place.role, place.rule, decision.asked.verb));
+        }
+        Some(Grant::Master) => {}
+    }
+}
+
+async fn post(client: &Client, object: &Value) {
+    let (version, kind) = (object["apiVersion"].as_str().unwrap(), object["kind"].as_str().unwrap());
+    let (group, version) = version.split_once('/').unwrap_or(("", version));
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+    let mut resource = resource;
+    if kind == "SnapshotBackupStorage" {
+        resource.plural = "snapshotbackupstorages".to_owned();
+    }
+    let api: Api<DynamicObject> = match object["metadata"]["namespace"].as_str() {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    };
+    let object: DynamicObject = serde_json::from_value(object.clone()).unwrap();
+    api.create(&PostParams::default(), &object).await.unwrap_or_else(|e| panic!("{kind} {}: {e}", object.name_any()));
+}
