@@ -63,9 +63,9 @@ fn path(names: &[&str]) -> Vec<Step> {
     names.iter().map(|name| Step::Field(String::from(*name))).collect()
 }
 
-/// Parts of the built-in kinds that are always there, if only empty, so that nobody brings them.
+/// Parts of the built-in kinds that are always there, so that nobody brings them.
 fn always_there(nature: Nature) -> FieldSet {
-    let names: &[&str] = match nature {
+    let parts: &[&[&str]] = match nature {
         Nature::Custom | Nature::Secret | Nature::Access(_) => &[],
         Nature::Cluster(
             ClusterKind::ConfigMap
@@ -74,16 +74,13 @@ fn always_there(nature: Nature) -> FieldSet {
             | ClusterKind::VolumeSnapshotContent,
         ) => &[],
         Nature::Cluster(
-            ClusterKind::Node
-            | ClusterKind::PersistentVolume
-            | ClusterKind::PersistentVolumeClaim
-            | ClusterKind::Pod,
-        ) => &["spec", "status"],
-        Nature::Namespace => &["spec", "status"],
-        Nature::Event => &["source", "deprecatedSource"],
-        Nature::Lease => &["spec"],
+            ClusterKind::Node | ClusterKind::PersistentVolume | ClusterKind::PersistentVolumeClaim | ClusterKind::Pod,
+        ) => &[&["spec"], &["status"]],
+        Nature::Namespace => &[&["spec"], &["spec", "finalizers"], &["status"]],
+        Nature::Event => &[&["source"], &["deprecatedSource"]],
+        Nature::Lease => &[&["spec"]],
     };
-    names.iter().map(|name| path(&[*name])).collect()
+    parts.iter().map(|names| path(names)).collect()
 }
 
 impl<'a> Author<'a> {

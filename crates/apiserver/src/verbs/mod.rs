@@ -3,8 +3,8 @@
 //! Holds: every verb is decided inside one transaction, in order with all others; it either does everything that
 //! Kubernetes does or nothing. Objects are handled in the form of the view they are seen through and stored in one form.
 
-pub(crate) mod apply;
 mod access;
+pub(crate) mod apply;
 mod cluster;
 pub(crate) mod collect;
 pub(crate) mod create;

@@ -101,7 +101,7 @@ pub(crate) async fn with_kubectl(case: fn(&Kubectl)) {
 
 const THING: &str = "apiVersion: example.com/v1\nkind: Thing\nmetadata:\n  name: NAME\nspec:\n  size: 1Gi\n";
 
-fn manifest(name: &str) -> String {
+pub(crate) fn manifest(name: &str) -> String {
     THING.replace("NAME", name)
 }
 

@@ -9,6 +9,7 @@
 )]
 
 mod accounts;
+mod applying;
 mod certificates;
 mod cluster;
 mod creating;
@@ -18,8 +19,10 @@ mod escalating;
 mod helpers;
 mod kubectl;
 mod kubectl_access;
+mod kubectl_apply;
 mod limits;
 mod listing;
+mod managers;
 mod patching;
 mod programs;
 mod raw;

@@ -26,6 +26,11 @@ pub(crate) fn things() -> Value {
             "code": {"type": "string", "pattern": "^[a-z]+$", "maxLength": 5},
             "comment": {"type": "string", "nullable": true},
             "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+            "whole": {"type": "object", "x-kubernetes-map-type": "atomic", "additionalProperties": {"type": "string"}},
+            "tags": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}},
+            "ports": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
+                "items": {"type": "object", "required": ["name"], "properties": {
+                    "name": {"type": "string"}, "number": {"type": "integer"}}}},
             "list": {"type": "array", "items": {"type": "object", "properties": {"n": {"type": "integer"}}}}},
             "x-kubernetes-validations": [
                 {"rule": "!has(oldSelf.nodeName) || (has(self.nodeName) && self.nodeName == oldSelf.nodeName)",
@@ -311,6 +316,12 @@ impl Http {
 
     pub(crate) async fn patch(&self, path: &str, content_type: &str, body: &Value) -> Answer {
         self.with_body(Method::PATCH, path, content_type, body).await
+    }
+
+    /// Server-side apply by a manager.
+    pub(crate) async fn apply(&self, path: &str, manager: &str, body: &Value) -> Answer {
+        let separator = if path.contains('?') { '&' } else { '?' };
+        self.patch(&format!("{path}{separator}fieldManager={manager}"), "application/apply-patch+yaml", body).await
     }
 
     pub(crate) async fn delete(&self, path: &str, body: &Value) -> Answer {
