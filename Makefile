@@ -12,7 +12,7 @@ help:
 	@echo "make build   build target/release/lvault"
 	@echo "make test    format, lints, every test, generated files, the demo with both engines"
 	@echo "make soak    random users and random misfortunes on whole lvaults (SOAK_SECONDS=600 on each engine), then the judgement"
-	@echo "make bench   measure against restic, snapshot latency, cost at rest (BENCH=latency for a part, BENCH_MB=256 for less)"
+	@echo "make bench   measure against restic, snapshot latency, cost at rest, LVM (BENCH=latency for a part, BENCH_MB=256 for less)"
 	@echo "make prove   the proof: model, crash points, stale views, 10,000 random histories, schema, mutations (see docs/PROOF.md)"
 	@echo "make prove-long  the same with 100,000 histories (HISTORIES=n for another number, in both)"
 	@echo "make deny    licences, advisories and sources of all dependencies (installs cargo-deny when it is missing)"
@@ -45,6 +45,7 @@ bench:
 	@scripts/bench-setup.sh
 	cargo build --locked --release --package lvault
 	cargo build --locked --release --package lvault-backup --example repository
+	cargo build --locked --release --package lvault-engines --example lvm
 	cargo run --locked --release --quiet --package xtask -- bench $(BENCH)
 
 # What is proven, and what is not, stands in docs/PROOF.md.

@@ -4,6 +4,7 @@
 //! measured that did not work. Needs the release binaries, restic and GNU time: `make bench` sees to them.
 
 mod latency;
+mod lvm;
 mod node;
 mod repositories;
 mod rest;
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use run::Program;
 
-const USAGE: &str = "usage: cargo xtask bench [repositories|latency|rest]...
+const USAGE: &str = "usage: cargo xtask bench [repositories|latency|rest|lvm]...
 
   Without a name, all of them. Settings come from the environment:
   BENCH_MB           MiB to back up (2048; 20,000 files at that size)
@@ -32,6 +33,7 @@ pub(crate) struct Settings {
     objects: usize,
     lvault: PathBuf,
     example: PathBuf,
+    lvm_example: PathBuf,
 }
 
 #[derive(Clone, Copy)]
@@ -39,16 +41,18 @@ enum Part {
     Repositories,
     Latency,
     Rest,
+    Lvm,
 }
 
 impl Part {
-    const ALL: [Part; 3] = [Part::Repositories, Part::Latency, Part::Rest];
+    const ALL: [Part; 4] = [Part::Repositories, Part::Latency, Part::Rest, Part::Lvm];
 
     fn name(self) -> &'static str {
         match self {
             Part::Repositories => "repositories",
             Part::Latency => "latency",
             Part::Rest => "rest",
+            Part::Lvm => "lvm",
         }
     }
 }
@@ -68,6 +72,7 @@ pub(crate) fn run(names: &[&str]) -> Result<String, String> {
             Part::Repositories => repositories::measure(&settings, &path)?,
             Part::Latency => latency::measure(&settings, &path)?,
             Part::Rest => rest::measure(&settings, &path)?,
+            Part::Lvm => lvm::measure(&settings)?,
         }
     }
     scratch.close().map_err(io("removing the temporary folder"))?;
@@ -97,6 +102,7 @@ impl Settings {
             objects: number("BENCH_OBJECTS", 1000, 1)?,
             lvault: binary("lvault")?,
             example: binary("examples/repository")?,
+            lvm_example: binary("examples/lvm")?,
         })
     }
 }
