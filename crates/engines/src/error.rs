@@ -310,6 +310,16 @@ impl EngineError {
         }
     }
 
+    /// Whether it is about room that is not there, which somebody can make.
+    pub fn lacks_room(&self) -> bool {
+        matches!(
+            self,
+            EngineError::NoSpace { .. }
+                | EngineError::PoolNearlyFull { .. }
+                | EngineError::Lvm(LvmError::PoolFull { .. } | LvmError::NoRoomForStore { .. })
+        )
+    }
+
     /// Makes an I/O error out of what the system said: `.map_err(EngineError::io("reading", &path))`.
     pub(crate) fn io<E: Into<io::Error>>(
         attempted: &'static str,

@@ -210,10 +210,7 @@ impl Agent {
     ) -> Result<(), Failed> {
         self.engine_call(call).await.map(drop).map_err(|error| {
             let message = in_full(&error);
-            let code = match error {
-                EngineError::NoSpace { .. } | EngineError::PoolNearlyFull { .. } => RESOURCE_EXHAUSTED,
-                _ => FAILED_PRECONDITION,
-            };
+            let code = if error.lacks_room() { RESOURCE_EXHAUSTED } else { FAILED_PRECONDITION };
             match error.retry() {
                 Retry::Never => Failed::Finally(trouble, code, message),
                 Retry::Later => Failed::ForNow(Some(trouble), message),
