@@ -34,6 +34,10 @@ done
 modules=(/usr/lib/uml/modules/*/kernel/drivers)
 [ -d "${modules[0]}" ] || die "there are no modules below /usr/lib/uml: scripts/setup.sh test installs them"
 
+case "$PWD/" in
+/tmp/* | /run/* | /mnt/* | /dev/shm/*) die "the guest does not see $PWD: it has its own /tmp, /run, /mnt and /dev/shm" ;;
+esac
+
 # The guest does not see the host's /tmp and /dev/shm; its memory and its disks should not be on a slow disk.
 shared=$(mktemp -d /var/tmp/lvault-guest.XXXXXX)
 fast=$(mktemp -d "$([ -w /dev/shm ] && echo /dev/shm || echo /var/tmp)/lvault-guest.XXXXXX")
