@@ -8,9 +8,9 @@ ENGINE ?= auto
 DEMO_FLAGS ?=
 
 help:
-	@echo "make demo    build lvault and show it at work (ENGINE=auto|image|directory, SUDO=sudo for image, DEMO_FLAGS=--keep)"
+	@echo "make demo    build lvault and show it at work (ENGINE=auto|image|directory|lvm, SUDO=sudo for image, DEMO_FLAGS=--keep)"
 	@echo "make build   build target/release/lvault"
-	@echo "make test    format, lints, every test, generated files, the demo with both engines"
+	@echo "make test    format, lints, every test, generated files, the demo with every engine"
 	@echo "make soak    random users and random misfortunes on whole lvaults (SOAK_SECONDS=600 on each engine), then the judgement"
 	@echo "make bench   measure against restic, snapshot latency, cost at rest, LVM (BENCH=latency for a part, BENCH_MB=256 for less)"
 	@echo "make prove   the proof: model, crash points, stale views, 10,000 random histories, schema, mutations (see docs/PROOF.md)"
