@@ -242,7 +242,8 @@ impl LvmEngine {
             return Ok(Change::Unchanged);
         };
         // LVM takes the snapshots of a thick volume away with it, so it is asked how things are now.
-        let report = if lv.is_thin() { report.clone() } else { self.lvm.fresh_report()? };
+        let none_on_it = lv.is_thin() || lv.is_thick_snapshot();
+        let report = if none_on_it { report.clone() } else { self.lvm.fresh_report()? };
         let Some((_, group, lv)) = by_name(self, &report, id)? else { return Ok(Change::Unchanged) };
         let devices = Devices::now()?;
         let mounts = devices.of(group, lv).map(|device| devices.mounts_of(device).collect::<Vec<_>>());
@@ -255,7 +256,7 @@ impl LvmEngine {
         let snapshots = snapshots_of(group, id.as_str());
         if snapshots.is_empty() {
             self.remove_lv(group_name, id.as_str(), &held)?;
-            if let Some(origin) = &lv.origin {
+            if let Some(origin) = lv.origin.as_ref().filter(|_| lv.is_thick_snapshot()) {
                 self.remove_gone(group_name, origin, &held)?;
             }
         } else {
