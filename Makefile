@@ -8,14 +8,14 @@ ENGINE ?= auto
 DEMO_FLAGS ?=
 
 help:
-	@echo "make demo    build lvault and show it at work (ENGINE=auto|image|directory, SUDO=sudo for image, DEMO_FLAGS=--keep)"
+	@echo "make demo    build lvault and show it at work (ENGINE=auto|image|directory|lvm, SUDO=sudo for image, DEMO_FLAGS=--keep)"
 	@echo "make build   build target/release/lvault"
-	@echo "make test    format, lints, every test, generated files, the demo with both engines"
+	@echo "make test    format, lints, every test, generated files, the demo with every engine"
 	@echo "make soak    random users and random misfortunes on whole lvaults (SOAK_SECONDS=600 on each engine), then the judgement"
 	@echo "make prove   the proof: model, crash points, stale views, 10,000 random histories, schema, mutations (see docs/PROOF.md)"
 	@echo "make prove-long  the same with 100,000 histories (HISTORIES=n for another number, in both)"
 	@echo "make kills   end the API server with SIGKILL under write load, 1,000 times, and compare"
-	@echo "make bench   measure against restic and etcd, snapshot latency, cost at rest (BENCH=latency, api for a part, BENCH_MB=256 for less)"
+	@echo "make bench   measure against restic and etcd, snapshot latency, cost at rest, LVM (BENCH=latency for a part, BENCH_MB=256 for less)"
 	@echo "make deny    licences, advisories and sources of all dependencies (installs cargo-deny when it is missing)"
 	@echo "make setup   install the Debian or Ubuntu packages that are missing"
 	@echo "make clean   remove everything that was built"
@@ -50,6 +50,7 @@ bench:
 	cargo build --locked --release --package lvault
 	cargo build --locked --release --package lvault-backup --example repository
 	cargo build --locked --release --package lvault-apiserver --example figures
+	cargo build --locked --release --package lvault-engines --example lvm
 	cargo run --locked --release --quiet --package xtask -- bench $(BENCH)
 
 # What is proven, and what is not, stands in docs/PROOF.md.

@@ -5,6 +5,7 @@
 
 mod api;
 mod latency;
+mod lvm;
 mod node;
 mod repositories;
 mod rest;
@@ -16,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use run::Program;
 
-const USAGE: &str = "usage: cargo xtask bench [api|repositories|latency|rest]...
+const USAGE: &str = "usage: cargo xtask bench [api|repositories|latency|rest|lvm]...
 
   Without a name, all of them. Settings come from the environment:
   BENCH_MB           MiB to back up (2048; 20,000 files at that size)
@@ -34,6 +35,7 @@ pub(crate) struct Settings {
     lvault: PathBuf,
     example: PathBuf,
     figures: PathBuf,
+    lvm_example: PathBuf,
 }
 
 #[derive(Clone, Copy)]
@@ -42,10 +44,11 @@ enum Part {
     Repositories,
     Latency,
     Rest,
+    Lvm,
 }
 
 impl Part {
-    const ALL: [Part; 4] = [Part::Api, Part::Repositories, Part::Latency, Part::Rest];
+    const ALL: [Part; 5] = [Part::Api, Part::Repositories, Part::Latency, Part::Rest, Part::Lvm];
 
     fn name(self) -> &'static str {
         match self {
@@ -53,6 +56,7 @@ impl Part {
             Part::Repositories => "repositories",
             Part::Latency => "latency",
             Part::Rest => "rest",
+            Part::Lvm => "lvm",
         }
     }
 }
@@ -73,6 +77,7 @@ pub(crate) fn run(names: &[&str]) -> Result<String, String> {
             Part::Repositories => repositories::measure(&settings, &path)?,
             Part::Latency => latency::measure(&settings, &path)?,
             Part::Rest => rest::measure(&settings, &path)?,
+            Part::Lvm => lvm::measure(&settings)?,
         }
     }
     scratch.close().map_err(io("removing the temporary folder"))?;
@@ -103,6 +108,7 @@ impl Settings {
             lvault: binary("lvault")?,
             example: binary("examples/repository")?,
             figures: binary("examples/figures")?,
+            lvm_example: binary("examples/lvm")?,
         })
     }
 }
