@@ -31,6 +31,10 @@ const CAPACITY_INTERVAL: Duration = Duration::from_secs(60);
 pub async fn run(place: &Place, args: NodeArgs) -> Result<(), CliError> {
     let node = names::object_name("--node-name", &args.node_name)?;
     let pool_size = args.pool_size.as_deref().map(|size| names::size("--pool-size", size)).transpose()?;
+    let lvmd_config = args.lvmd_config.as_deref().map(std::path::absolute).transpose();
+    let lvmd_config = lvmd_config
+        .map_err(|error| CliError::input("--lvmd-config", error.to_string(), "name the file with its full path"))?;
+    let options = Options { pool_size, lvmd_config, ..Options::default() };
     let resources = ResourceRequirements {
         requests: quantities("--executor-requests", &args.executor_requests)?,
         limits: quantities("--executor-limits", &args.executor_limits)?,
@@ -53,8 +57,9 @@ pub async fn run(place: &Place, args: NodeArgs) -> Result<(), CliError> {
             Engine::Auto => Wish::Auto,
             Engine::Image => Wish::Image,
             Engine::Directory => Wish::Directory,
+            Engine::Lvm => Wish::Lvm,
         };
-        let chosen = open_engine(&state, wish, Options { pool_size, ..Options::default() }).await?;
+        let chosen = open_engine(&state, wish, options).await?;
         let _ = engine.set(Arc::clone(&chosen.engine));
         let settings = settings(&client, &args, &node, resources).await?;
         info!("node {node}: {}; executors run {}", chosen.why, settings.image);
