@@ -106,7 +106,9 @@ fn mutate(choices: &mut Choices, value: &mut Value) {
                 _ => mutate(choices, &mut items[at]),
             }
         }
-        other => *other = odd(choices),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => {
+            *value = odd(choices);
+        }
     }
 }
 

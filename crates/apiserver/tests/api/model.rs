@@ -183,7 +183,15 @@ fn expect(known: Option<&Known>, doing: &Doing) -> (u16, After) {
         return match doing {
             Doing::Create { count: 10, .. } => (422, After::Same),
             Doing::Create { count, held } => (201, After::Changed(new(*count, *held))),
-            _absent => (404, After::Same),
+            Doing::Replace { .. }
+            | Doing::Spec { .. }
+            | Doing::Status { .. }
+            | Doing::StatusThroughMain { .. }
+            | Doing::Label { .. }
+            | Doing::Hold
+            | Doing::Release
+            | Doing::Delete { .. }
+            | Doing::Get => (404, After::Same),
         };
     };
     let changed = |change: &dyn Fn(&mut Known)| {
