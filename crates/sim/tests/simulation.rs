@@ -1,6 +1,8 @@
 //! Stories and histories of the real agent, executors and controller. `lvault-sim` runs all of them; here is enough of each to
 //! see within a minute that a change broke something.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "a test that cannot go on says why")]
+
 use lvault_sim::run::{Disturbance, tell};
 use lvault_sim::world::points::{Fault, Plan};
 use lvault_sim::world::wire::Staleness;
