@@ -25,11 +25,19 @@ pub fn all() -> Vec<Value> {
     {
         add(&mut volume, root, of_the_whole(part, plain, operation));
         add(&mut volume, &format!("{root}/properties/status/properties/{part}"), transitions());
-        let spec_rule = "self.attempt >= oldSelf.attempt";
-        let rule = Rule { rule: spec_rule.to_owned(), message: "attempt never goes back".to_owned() };
-        add(&mut volume, &format!("{root}/properties/spec/properties/{part}"), vec![rule]);
+        add(&mut volume, &format!("{root}/properties/spec/properties/{part}"), of_the_spec());
     }
     vec![volume, document(SnapshotBackupStorage::crd())]
+}
+
+/// What a user may not change. Where the copy goes is needed again when it is to be removed.
+fn of_the_spec() -> Vec<Rule> {
+    [
+        ("self.attempt >= oldSelf.attempt", "attempt never goes back"),
+        ("self.storage == oldSelf.storage", "the storage never changes: name another in a new object"),
+    ]
+    .map(|(rule, message)| Rule { rule: rule.to_owned(), message: message.to_owned() })
+    .into()
 }
 
 /// The CRDs as YAML, each under the name of its file.
@@ -100,6 +108,10 @@ fn of_the_whole(part: &str, plain: &str, operation: &str) -> Vec<Rule> {
             message: "the first attempt begins unclaimed and without losses".to_owned(),
         },
         Rule { rule: format!("!{was} || {is}"), message: format!("status.{part} is never removed") },
+        Rule {
+            rule: format!("!has(self.spec) || !has(oldSelf.spec) || has(self.spec.{part}) == has(oldSelf.spec.{part})"),
+            message: format!("spec.{part} is neither added nor removed: make a new object"),
+        },
     ]
 }
 

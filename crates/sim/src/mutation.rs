@@ -24,8 +24,6 @@ pub enum Planted {
     RemovesSource,
     /// L23: what was unmounted is mounted still.
     UnmountDoesNothing,
-    /// L25: a volume is made at half its size.
-    HalfSize,
     /// L34: the key of an attempt is not looked for.
     NoLook,
     /// L38: a restore is reported with its last part missing.
@@ -77,7 +75,6 @@ pub fn all() -> Vec<Mutation> {
         plain(Planted::NothingMounted, "L20", "an empty folder is taken for a mount", "backup"),
         plain(Planted::RemovesSource, "L22", "a removal takes the source along", "backup"),
         plain(Planted::UnmountDoesNothing, "L23", "a mount stays", "backup"),
-        plain(Planted::HalfSize, "L25", "a volume is made at half its size", "backup"),
         Mutation { disturbed: true, ..plain(Planted::NoLook, "L34", "a commit is made again after a crash", "backup") },
         plain(Planted::RestoreIncomplete, "L38 I8", "a restore ends with a part missing", "restore"),
         plain(Planted::NotReadBack, "L38", "a commit is not read back", "backup"),

@@ -77,7 +77,7 @@ fn values(schema: &Value) -> Vec<Value> {
             .chain([json!("1"), json!(1.5), json!(true)])
             .collect(),
         "boolean" => vec![json!(true), json!(false), json!("true"), json!(1)],
-        "object" => vec![json!({}), json!([]), json!("text"), json!({"unknown": 1})],
+        "object" => vec![json!({}), json!([]), json!("text"), json!({"unknown": 1}), json!(null)],
         "array" => vec![json!([]), json!({}), json!(["a"])],
         _ => ["", "x", "data", NODE, "10Mi", "0", "-5Mi", "1.5Gi", "20000Pi", "1e400", "ß/../ü", " "]
             .iter()

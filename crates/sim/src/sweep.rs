@@ -38,10 +38,10 @@ fn failed(error: &str, log: Vec<String>) -> Swept {
 impl Swept {
     fn add(&mut self, what: &str, outcome: Outcome, end: &str) {
         self.runs += 1;
-        if let Some(problem) = wrong(&outcome, end) {
-            if self.wrong.len() < LISTED {
-                self.wrong.push((format!("{what}: {problem}"), outcome.log));
-            }
+        if let Some(problem) = wrong(&outcome, end)
+            && self.wrong.len() < LISTED
+        {
+            self.wrong.push((format!("{what}: {problem}"), outcome.log));
         }
     }
 }

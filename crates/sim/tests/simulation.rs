@@ -1,6 +1,8 @@
 //! Stories and histories of the real agent, executors and controller. `lvault-sim` runs all of them; here is enough of each to
 //! see within a minute that a change broke something.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "a test that cannot go on says why")]
+
 use lvault_sim::run::{Disturbance, tell};
 use lvault_sim::world::points::{Fault, Plan};
 use lvault_sim::world::wire::Staleness;
@@ -66,4 +68,24 @@ fn a_defect_of_the_repository_is_seen() {
     let garbage = mutation::all().into_iter().find(|one| one.planted == mutation::Planted::CommitsGarbage);
     let said = mutation::catch(&garbage.expect("it is planted"));
     assert!(said.as_ref().is_ok_and(|law| law.contains("I3")), "{said:?}");
+}
+
+/// Found by the values of every field: a snapshot whose storage was changed, or whose `onlineSnapshot` was taken away, left what
+/// it had committed in the repository when it was deleted.
+#[test]
+fn where_a_snapshot_was_copied_to_never_changes() {
+    let said = lvault_sim::run::alone(async {
+        let world = lvault_sim::world::World::new(1).await.expect("a world");
+        world.create_storage().await.expect("a storage");
+        world.create_volume("data").await.expect("a volume");
+        world.create_snapshot("snap", "data").await.expect("a snapshot");
+        let elsewhere = serde_json::json!({"onlineSnapshot": {"storage": {"name": "elsewhere"}}});
+        let nothing = serde_json::json!({"onlineSnapshot": null});
+        let added =
+            serde_json::json!({"restore": {"storage": {"name": "vault"}, "path": "p", "snapshotID": "0123456789"}});
+        let said = async |patch| world.patch("snap", patch).await.expect_err("a refusal").to_string();
+        [said(elsewhere).await, said(nothing).await, said(added).await]
+    });
+    assert!(said[0].contains("the storage never changes"), "{said:?}");
+    assert!(said[1].contains("neither added nor removed") && said[2].contains("neither added nor removed"), "{said:?}");
 }

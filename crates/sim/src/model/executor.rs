@@ -260,10 +260,10 @@ fn written(
     let blind = settings.planted == Some(Defect::BlindExecutorWrite);
     if view.old && !blind {
         let mut after = moved(before, name, Some(again));
-        if settings.planted == Some(Defect::ConflictHangs) {
-            if let Some(process) = after.process(name) {
-                process.hung = true;
-            }
+        if settings.planted == Some(Defect::ConflictHangs)
+            && let Some(process) = after.process(name)
+        {
+            process.hung = true;
         }
         into.push((step("meets a conflict"), after));
         return;

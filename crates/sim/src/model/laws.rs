@@ -33,9 +33,7 @@ fn rank(state: &State) -> u8 {
 }
 
 fn phases(before: &World, after: &World) -> Option<&'static str> {
-    if after.object.is_none() {
-        return None;
-    }
+    after.object.as_ref()?;
     match (record(before), record(after)) {
         (None, _) => None,
         (Some(_), None) => Some("I1: a status was wiped"),
@@ -58,14 +56,9 @@ fn phases(before: &World, after: &World) -> Option<&'static str> {
 }
 
 fn commits(before: &World, after: &World) -> Option<&'static str> {
-    let new = after.commits.iter().filter(|commit| !before.commits.iter().any(|old| old.by == commit.by));
-    let mut new = new.peekable();
-    if let Some(commit) = new.peek() {
-        if before.commits.iter().any(|old| old.attempt == commit.attempt) {
-            return Some("I2: a second commit of an attempt was made while the first was visible");
-        }
-    }
-    None
+    let mut new = after.commits.iter().filter(|commit| !before.commits.iter().any(|old| old.by == commit.by));
+    let second = new.any(|commit| before.commits.iter().any(|old| old.attempt == commit.attempt));
+    second.then_some("I2: a second commit of an attempt was made while the first was visible")
 }
 
 fn reported(settings: &Settings, after: &World) -> Option<&'static str> {

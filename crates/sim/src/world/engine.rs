@@ -135,9 +135,8 @@ impl VolumeEngine for FakeEngine {
                 let available = Bytes(1 << 39);
                 return Err(EngineError::NoSpace { id: new.id.clone(), asked: new.size, available });
             }
-            let half = inner.planted == Some(Planted::HalfSize);
             let volume = FakeVolume {
-                size: if half { Bytes(new.size.0 / 2) } else { new.size },
+                size: new.size,
                 access: Access::ReadWrite,
                 origin: None,
                 attached: false,

@@ -175,9 +175,9 @@ impl Inner {
         let transfer = transfer(object)?;
         if let (Some(restore), true) = (&object.spec.restore, status.volume_id.is_some()) {
             let commits = self.repositories.values().flatten();
-            let from =
+            let mut from =
                 commits.filter(|commit| commit.id.starts_with(&restore.snapshot_id)).map(|commit| commit.content);
-            if from.last().is_some_and(|content| volume.is_some_and(|volume| volume.content != content)) {
+            if from.next_back().is_some_and(|content| volume.is_some_and(|volume| volume.content != content)) {
                 return Some("I8: a restored volume holds other data than its snapshot".to_owned());
             }
         }

@@ -223,6 +223,7 @@ impl World {
         let mut since = clock::elapsed();
         let limit = clock::elapsed() + Duration::from_secs(3600);
         while clock::elapsed() < limit {
+            self.lawful()?;
             let now = self.state();
             let runs = self.shared.with(|inner| inner.folders.values().any(|folder| folder.process.is_some()));
             if now != before || runs {
@@ -234,6 +235,11 @@ impl World {
             tokio::time::sleep(Duration::from_secs(5)).await;
         }
         Err(format!("I7: it does not come to rest within an hour: {before}"))
+    }
+
+    /// Nothing is waited for once a law is broken: a hot loop would take for ever.
+    pub(crate) fn lawful(&self) -> Result<(), String> {
+        self.shared.with(|inner| inner.laws.broken.first().map_or(Ok(()), |law| Err(law.clone())))
     }
 
     /// Everything but heartbeats, with versions, as a text.

@@ -161,6 +161,7 @@ impl World {
             if let Some(object) = object.filter(|object| holds(object)) {
                 return Ok(object);
             }
+            self.lawful()?;
             if clock::elapsed() > limit {
                 return Err(format!("I7: {name} is not {what} within an hour"));
             }
@@ -184,6 +185,7 @@ impl World {
     pub async fn until_gone(&self, name: &str) -> Said<()> {
         let limit = clock::elapsed() + Duration::from_secs(3600);
         while self.get(name).await?.is_some() {
+            self.lawful()?;
             if clock::elapsed() > limit {
                 return Err(format!("I7: {name} is not gone within an hour"));
             }
