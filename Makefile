@@ -1,6 +1,6 @@
 # Everything a stranger needs: `make demo` shows lvault at work, `make test` proves a change.
 
-.PHONY: help setup build demo test soak bench prove prove-long deny clean
+.PHONY: help setup build demo test soak kills bench prove prove-long deny clean
 
 # What runs the demo, for the engine that needs root: make demo ENGINE=image SUDO=sudo
 SUDO ?=
@@ -8,13 +8,14 @@ ENGINE ?= auto
 DEMO_FLAGS ?=
 
 help:
-	@echo "make demo    build lvault and show it at work (ENGINE=auto|image|directory, SUDO=sudo for image, DEMO_FLAGS=--keep)"
+	@echo "make demo    build lvault and show it at work (ENGINE=auto|image|directory|lvm, SUDO=sudo for image, DEMO_FLAGS=--keep)"
 	@echo "make build   build target/release/lvault"
-	@echo "make test    format, lints, every test, generated files, the demo with both engines"
+	@echo "make test    format, lints, every test, generated files, the demo with every engine"
 	@echo "make soak    random users and random misfortunes on whole lvaults (SOAK_SECONDS=600 on each engine), then the judgement"
-	@echo "make bench   measure against restic, snapshot latency, cost at rest (BENCH=latency for a part, BENCH_MB=256 for less)"
 	@echo "make prove   the proof: model, crash points, stale views, 10,000 random histories, schema, mutations (see docs/PROOF.md)"
 	@echo "make prove-long  the same with 100,000 histories (HISTORIES=n for another number, in both)"
+	@echo "make kills   end the API server with SIGKILL under write load, 1,000 times, and compare"
+	@echo "make bench   measure against restic and etcd, snapshot latency, cost at rest, LVM (BENCH=latency for a part, BENCH_MB=256 for less)"
 	@echo "make deny    licences, advisories and sources of all dependencies (installs cargo-deny when it is missing)"
 	@echo "make setup   install the Debian or Ubuntu packages that are missing"
 	@echo "make clean   remove everything that was built"
@@ -38,6 +39,9 @@ soak: setup
 	LVAULT_SOAK_SECONDS=$(SOAK_SECONDS) cargo nextest run --locked --workspace --profile soak --no-capture \
 		-E 'package(lvault) & binary(scenarios) & test(soak::)'
 
+kills:
+	cargo nextest run --locked --package lvault-apiserver --run-ignored only --no-capture -E 'test(a_thousand_killed_writers)'
+
 # Root measures the image engine, others the directory engine. BENCH_* in the environment: see cargo xtask bench --help.
 BENCH ?=
 bench:
@@ -45,6 +49,8 @@ bench:
 	@scripts/bench-setup.sh
 	cargo build --locked --release --package lvault
 	cargo build --locked --release --package lvault-backup --example repository
+	cargo build --locked --release --package lvault-apiserver --example figures
+	cargo build --locked --release --package lvault-engines --example lvm
 	cargo run --locked --release --quiet --package xtask -- bench $(BENCH)
 
 # What is proven, and what is not, stands in docs/PROOF.md.

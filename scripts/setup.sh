@@ -2,7 +2,8 @@
 # Installs the Debian or Ubuntu packages that are missing, and nothing else.
 #
 #   scripts/setup.sh build   what building and running takes
-#   scripts/setup.sh test    that, and what the tests compare lvault with (restic, kubectl) or need (ACLs, attributes)
+#   scripts/setup.sh test    that, and what the tests compare lvault with (restic, kubectl) or need (ACLs, attributes, LVM and a
+#                         kernel for it)
 #
 # A package is missing when its program is: what was installed in another way is left alone.
 set -euo pipefail
@@ -12,7 +13,10 @@ PATH="$PATH:/usr/sbin:/sbin"
 wanted="cc:gcc ld:binutils mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs fsfreeze:util-linux losetup:mount"
 case "${1:-build}" in
 build) ;;
-test) wanted="$wanted setfacl:acl setfattr:attr restic:restic kubectl:kubernetes-client" ;;
+test) wanted="$wanted setfacl:acl setfattr:attr restic:restic kubectl:kubernetes-client"
+    # A kernel with device-mapper, where this machine's has none: the tests of LVM run on it.
+    wanted="$wanted lvm:lvm2 dmsetup:dmsetup thin_check:thin-provisioning-tools mkfs.btrfs:btrfs-progs"
+    wanted="$wanted linux.uml:user-mode-linux busybox:busybox-static insmod:kmod" ;;
 *)
     echo "usage: $0 build|test" >&2
     exit 2
@@ -47,6 +51,9 @@ if ((${#missing[@]} > 0)); then
         if [ "$package" = kubernetes-client ] && ! apt-cache show "$package" >/dev/null 2>&1; then
             echo "setup: this system has no package kubernetes-client; tests with kubectl are LEFT OUT until kubectl is" >&2
             echo "setup: installed by hand: https://kubernetes.io/docs/tasks/tools/install-kubectl-linux/" >&2
+        elif [ "$package" = user-mode-linux ] && ! apt-cache show "$package" >/dev/null 2>&1; then
+            echo "setup: this system has no package user-mode-linux; where its kernel has no device-mapper, the tests of" >&2
+            echo "setup: LVM are LEFT OUT" >&2
         else
             installable+=("$package")
         fi

@@ -70,6 +70,15 @@ demo() {
     "$@" timeout --foreground 5m "$target/debug/lvault" demo --engine "$engine"
 }
 
+# The demo on a kernel that has device-mapper: this one, or the guest's.
+demo_lvm() {
+    local layout=$1 begin=(scripts/guest.sh --disk 8G --memory 2048M --limit 300 --)
+    if [ -e /dev/mapper/control ]; then
+        begin=("${as_root[@]}")
+    fi
+    "${begin[@]}" scripts/demo-lvm.sh "$target/debug/lvault" "$layout"
+}
+
 if ! command -v kubectl >/dev/null; then
     export LVAULT_WITHOUT_KUBECTL=1
     skipped+=("everything that runs kubectl: it is not installed")
@@ -101,6 +110,12 @@ fi
 step "demo, engine directory" demo directory
 if [ "$can_mount" = yes ]; then
     step "demo, engine image" demo image "${as_root[@]}"
+fi
+if { [ -e /dev/mapper/control ] && [ "$can_mount" = yes ]; } || command -v linux.uml >/dev/null; then
+    step "demo, engine lvm, thin" demo_lvm thin
+    step "demo, engine lvm, thick" demo_lvm thick
+else
+    skipped+=("everything on LVM: neither device-mapper nor user-mode-linux is here")
 fi
 
 echo

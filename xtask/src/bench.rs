@@ -3,7 +3,9 @@
 //! What holds: everything happens in one temporary folder, which is gone at the end; every wait is bounded; nothing is
 //! measured that did not work. Needs the release binaries, restic and GNU time: `make bench` sees to them.
 
+mod api;
 mod latency;
+mod lvm;
 mod node;
 mod repositories;
 mod rest;
@@ -15,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use run::Program;
 
-const USAGE: &str = "usage: cargo xtask bench [repositories|latency|rest]...
+const USAGE: &str = "usage: cargo xtask bench [api|repositories|latency|rest|lvm]...
 
   Without a name, all of them. Settings come from the environment:
   BENCH_MB           MiB to back up (2048; 20,000 files at that size)
@@ -32,23 +34,29 @@ pub(crate) struct Settings {
     objects: usize,
     lvault: PathBuf,
     example: PathBuf,
+    figures: PathBuf,
+    lvm_example: PathBuf,
 }
 
 #[derive(Clone, Copy)]
 enum Part {
+    Api,
     Repositories,
     Latency,
     Rest,
+    Lvm,
 }
 
 impl Part {
-    const ALL: [Part; 3] = [Part::Repositories, Part::Latency, Part::Rest];
+    const ALL: [Part; 5] = [Part::Api, Part::Repositories, Part::Latency, Part::Rest, Part::Lvm];
 
     fn name(self) -> &'static str {
         match self {
+            Part::Api => "api",
             Part::Repositories => "repositories",
             Part::Latency => "latency",
             Part::Rest => "rest",
+            Part::Lvm => "lvm",
         }
     }
 }
@@ -65,9 +73,11 @@ pub(crate) fn run(names: &[&str]) -> Result<String, String> {
     for part in parts {
         say(&format!("\n## {}\n", part.name()));
         match part {
+            Part::Api => api::measure(&settings, &path)?,
             Part::Repositories => repositories::measure(&settings, &path)?,
             Part::Latency => latency::measure(&settings, &path)?,
             Part::Rest => rest::measure(&settings, &path)?,
+            Part::Lvm => lvm::measure(&settings)?,
         }
     }
     scratch.close().map_err(io("removing the temporary folder"))?;
@@ -97,6 +107,8 @@ impl Settings {
             objects: number("BENCH_OBJECTS", 1000, 1)?,
             lvault: binary("lvault")?,
             example: binary("examples/repository")?,
+            figures: binary("examples/figures")?,
+            lvm_example: binary("examples/lvm")?,
         })
     }
 }

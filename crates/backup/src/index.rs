@@ -148,7 +148,6 @@ impl Indexed {
         }
         for list in [&mut indexed.data, &mut indexed.trees] {
             list.sort_unstable_by_key(|(id, _)| *id);
-            list.dedup_by_key(|(id, _)| *id);
             list.shrink_to_fit();
         }
         Ok(indexed)
@@ -180,8 +179,14 @@ impl Indexed {
 
     /// Where a blob lies; `None` when no index names it.
     pub(crate) fn place(&self, kind: BlobType, id: &Id) -> Option<Place> {
+        self.places(kind, id).next()
+    }
+
+    /// All places where a blob lies. There are several after something was stored again because a pack was gone.
+    pub(crate) fn places<'a>(&'a self, kind: BlobType, id: &'a Id) -> impl Iterator<Item = Place> + 'a {
         let list = self.list(kind);
-        list.binary_search_by_key(id, |(id, _)| *id).ok().map(|at| list[at].1)
+        let first = list.partition_point(|(other, _)| other < id);
+        list[first..].iter().take_while(move |(other, _)| other == id).map(|(_, place)| *place)
     }
 
     /// The pack of a place.
@@ -200,18 +205,26 @@ impl Indexed {
         packs
     }
 
-    /// Reads a blob, and checks that it is what its id says.
+    /// Reads a blob, and checks that it is what its id says. Of several copies, the first that is whole.
     pub(crate) fn read(&self, kind: BlobType, id: &Id) -> Result<Vec<u8>, Fault> {
-        let hex = id.to_hex();
-        let Some(place) = self.place(kind, id) else {
-            return Err(Fault::damaged(format!("the {kind} blob {} is in no index", hex.as_str())));
-        };
+        let mut failure = None;
+        for place in self.places(kind, id) {
+            match self.read_at(kind, id, place) {
+                Ok(content) => return Ok(content),
+                Err(fault) => failure = failure.or(Some(fault)),
+            }
+        }
+        let nowhere = || Fault::damaged(format!("the {kind} blob {} is in no index", id.to_hex().as_str()));
+        Err(failure.unwrap_or_else(nowhere))
+    }
+
+    fn read_at(&self, kind: BlobType, id: &Id, place: Place) -> Result<Vec<u8>, Fault> {
         let pack = self.pack(&place);
         let name = file_name(FileType::Pack, &pack);
         let mut sealed = self.storage.read_part(&name, place.offset.into(), place.length.into())?;
         let damaged = |what: &str| {
-            let pack = pack.to_hex();
-            Fault::damaged(format!("the {kind} blob {} in pack {}: {what}", hex.as_str(), pack.as_str()))
+            let (id, pack) = (id.to_hex(), pack.to_hex());
+            Fault::damaged(format!("the {kind} blob {} in pack {}: {what}", id.as_str(), pack.as_str()))
         };
         let content = self.seal.open_blob(&mut sealed, place.raw_length()).map_err(|what| damaged(&what))?;
         if Id::new(hash(&content)) == *id { Ok(content) } else { Err(damaged("it does not hash to its id")) }

@@ -324,6 +324,7 @@ impl Repository {
     }
 
     fn try_lock(&self, user: &str) -> Result<Held, Fault> {
+        self.must_be_there()?;
         let locks = self.lock_files();
         let id = locks.write(user, false)?;
         let held = Held::new(locks.clone(), user.to_owned(), false, id);

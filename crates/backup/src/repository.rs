@@ -136,7 +136,8 @@ impl Repository {
         guarded(|| rustic_on(backend)?.open(&key))
     }
 
-    fn must_be_there(&self) -> Result<(), StorageError> {
+    /// A storage that is not mounted is an error, and nothing is written in its place.
+    pub(crate) fn must_be_there(&self) -> Result<(), StorageError> {
         if self.storage.size("config")?.is_some() {
             return Ok(());
         }

@@ -198,15 +198,17 @@ fn structure(
 
 /// Looks whether a blob is in the index and its pack is long enough; answers its size before compression.
 fn present(indexed: &Indexed, packs: &HashMap<Id, u64>, kind: BlobType, id: &Id) -> Result<u64, String> {
-    let Some(place) = indexed.place(kind, id) else {
-        return Err(format!("blob {} is in no index", hex(id)));
-    };
-    let pack = indexed.pack(&place);
-    match packs.get(&pack) {
-        None => Err(format!("pack {} is missing", hex(&pack))),
-        Some(size) if *size < place.end() => Err(format!("pack {} is cut off after {size} bytes", hex(&pack))),
-        Some(_) => Ok(place.data_length() as u64),
+    let mut defect = None;
+    for place in indexed.places(kind, id) {
+        let pack = indexed.pack(&place);
+        let found = match packs.get(&pack) {
+            None => format!("pack {} is missing", hex(&pack)),
+            Some(size) if *size < place.end() => format!("pack {} is cut off after {size} bytes", hex(&pack)),
+            Some(_) => return Ok(place.data_length() as u64),
+        };
+        defect = defect.or(Some(found));
     }
+    Err(defect.unwrap_or_else(|| format!("blob {} is in no index", hex(id))))
 }
 
 /// Reads every part, on all cores.

@@ -16,6 +16,7 @@ use crate::directory::DirectoryEngine;
 use crate::engine::{Options, VolumeEngine};
 use crate::error::EngineError;
 use crate::image::ImageEngine;
+use crate::lvm::LvmEngine;
 use crate::record::replace;
 
 /// The file in a state folder that says which engine its volumes belong to.
@@ -30,11 +31,13 @@ pub enum Wish {
     Image,
     /// The directory engine.
     Directory,
+    /// The LVM engine or an error.
+    Lvm,
 }
 
 /// A text that is no engine.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no engine: say auto, image or directory")]
+#[error("'{0}' is no engine: say auto, image, directory or lvm")]
 pub struct UnknownWish(String);
 
 impl FromStr for Wish {
@@ -45,6 +48,7 @@ impl FromStr for Wish {
             "auto" => Ok(Wish::Auto),
             "image" => Ok(Wish::Image),
             "directory" => Ok(Wish::Directory),
+            "lvm" => Ok(Wish::Lvm),
             other => Err(UnknownWish(other.to_owned())),
         }
     }
@@ -75,6 +79,7 @@ pub fn choose(state: &Path, wish: Wish, options: &Options) -> Result<Chosen, Eng
         let engine: Arc<dyn VolumeEngine> = match kind {
             Kind::Image => Arc::new(ImageEngine::open(state, options.clone())?),
             Kind::Directory => Arc::new(DirectoryEngine::open(state)?),
+            Kind::Lvm => Arc::new(LvmEngine::open(state, options.clone())?),
         };
         let why = format!("{kind} engine: the volumes in {} are its own", state.display());
         return Ok(Chosen { engine, why });
@@ -97,6 +102,12 @@ fn first_choice(state: &Path, wish: Wish, options: &Options) -> Result<(Kind, Ch
     match wish {
         Wish::Image => image("image engine: asked for, and it works here"),
         Wish::Directory => directory("directory engine: asked for; it enforces no sizes".to_owned()),
+        // Never chosen by itself: it takes room in volume groups that are not lvault's alone.
+        Wish::Lvm => {
+            let engine: Arc<dyn VolumeEngine> = Arc::new(LvmEngine::probed(state, options.clone())?);
+            let why = "lvm engine: asked for, and the storage of its device classes is there".to_owned();
+            Ok((Kind::Lvm, Chosen { engine, why }))
+        }
         Wish::Auto => match image("image engine: root, loop devices and tools are there, and it was tried out") {
             Ok(chosen) => Ok(chosen),
             Err(error) => directory(format!(
@@ -118,6 +129,7 @@ fn with_causes(error: &dyn std::error::Error) -> String {
 enum Kind {
     Image,
     Directory,
+    Lvm,
 }
 
 impl fmt::Display for Kind {
@@ -125,6 +137,7 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Kind::Image => "image",
             Kind::Directory => "directory",
+            Kind::Lvm => "lvm",
         })
     }
 }
@@ -150,17 +163,16 @@ fn recorded(state: &Path, wish: Wish) -> Result<Option<Kind>, EngineError> {
         let why = format!("it has version {}, and this lvault knows version 1 only", note.version);
         return Err(EngineError::Damaged { path, why });
     }
-    match (wish, note.engine) {
-        (Wish::Auto, kind) | (Wish::Image, kind @ Kind::Image) | (Wish::Directory, kind @ Kind::Directory) => {
-            Ok(Some(kind))
-        }
-        (Wish::Image, Kind::Directory) => {
-            Err(EngineError::OtherEngine { path, recorded: note.engine.to_string(), wished: "image" })
-        }
-        (Wish::Directory, Kind::Image) => {
-            Err(EngineError::OtherEngine { path, recorded: note.engine.to_string(), wished: "directory" })
-        }
+    let wished = match wish {
+        Wish::Auto => return Ok(Some(note.engine)),
+        Wish::Image => Kind::Image,
+        Wish::Directory => Kind::Directory,
+        Wish::Lvm => Kind::Lvm,
+    };
+    if wished == note.engine {
+        return Ok(Some(wished));
     }
+    Err(EngineError::OtherEngine { path, recorded: note.engine.to_string(), wished: wished.to_string() })
 }
 
 fn record(state: &Path, kind: Kind) -> Result<(), EngineError> {

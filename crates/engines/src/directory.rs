@@ -84,6 +84,7 @@ impl VolumeEngine for DirectoryEngine {
             enforces_read_only: false,
             atomic_snapshots: false,
             reflink: reflinks(self.store.root()),
+            independent_snapshots: true,
             needs_root: false,
             filesystems: &[],
         }

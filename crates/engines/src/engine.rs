@@ -28,6 +28,8 @@ pub enum Filesystem {
     Ext4,
     /// XFS.
     Xfs,
+    /// Btrfs.
+    Btrfs,
 }
 
 impl Filesystem {
@@ -36,6 +38,7 @@ impl Filesystem {
         match self {
             Filesystem::Ext4 => "ext4",
             Filesystem::Xfs => "xfs",
+            Filesystem::Btrfs => "btrfs",
         }
     }
 
@@ -44,6 +47,7 @@ impl Filesystem {
         match self {
             Filesystem::Ext4 => Bytes(32 << 20),
             Filesystem::Xfs => Bytes(300 << 20),
+            Filesystem::Btrfs => Bytes(200 << 20),
         }
     }
 }
@@ -56,7 +60,7 @@ impl fmt::Display for Filesystem {
 
 /// A text that names no filesystem lvault can make.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no filesystem for a volume: say ext4 or xfs")]
+#[error("'{0}' is no filesystem for a volume: say ext4, xfs or btrfs")]
 pub struct UnknownFilesystem(String);
 
 impl FromStr for Filesystem {
@@ -66,6 +70,7 @@ impl FromStr for Filesystem {
         match text {
             "ext4" => Ok(Filesystem::Ext4),
             "xfs" => Ok(Filesystem::Xfs),
+            "btrfs" => Ok(Filesystem::Btrfs),
             other => Err(UnknownFilesystem(other.to_owned())),
         }
     }
@@ -105,6 +110,17 @@ pub struct NewVolume {
     pub size: Bytes,
     /// What it shall carry; `None` leaves the choice to the engine.
     pub filesystem: Option<Filesystem>,
+    /// Where it shall lie.
+    pub placement: Placement,
+}
+
+/// Where and how a volume is laid out, for engines that have a choice. The others take no notice of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Placement {
+    /// The device class; `None` is the default one.
+    pub device_class: Option<String>,
+    /// A named set of options that replaces those of the device class.
+    pub option_class: Option<String>,
 }
 
 /// A snapshot or clone to be cut.
@@ -130,6 +146,9 @@ pub struct Capabilities {
     pub atomic_snapshots: bool,
     /// A snapshot shares its data with the source and costs nothing until either is written to.
     pub reflink: bool,
+    /// A volume grows whether it has snapshots or not, and so does a clone. Otherwise a volume grows once its snapshots are
+    /// gone, and a clone does not.
+    pub independent_snapshots: bool,
     /// It works for root only.
     pub needs_root: bool,
     /// What a caller may ask for in [`NewVolume::filesystem`]; empty when volumes have no filesystem of their own.
@@ -143,6 +162,42 @@ pub struct Capacity {
     pub total: Bytes,
     /// The largest new volume that would be accepted now.
     pub available: Bytes,
+}
+
+/// A device class: its room and its health.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClassReport {
+    /// Its name.
+    pub name: String,
+    /// Whether volumes that name no class get this one.
+    pub default: bool,
+    /// Its volume group.
+    pub volume_group: String,
+    /// What the volume group has, in all and free of extents, in bytes.
+    pub volume_group_size: Bytes,
+    /// Free extents of the volume group, in bytes, spare ones too.
+    pub volume_group_free: Bytes,
+    /// The largest new volume that would be accepted now.
+    pub available: Bytes,
+    /// Its thin pool, if it has one.
+    pub pool: Option<PoolReport>,
+    /// What is wrong with it, as sentences for people.
+    pub problems: Vec<String>,
+}
+
+/// A thin pool.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PoolReport {
+    /// Its name.
+    pub name: String,
+    /// Its size.
+    pub size: Bytes,
+    /// How much of its data is in use, from 0 to 100; none while it is not active.
+    pub data_percent: Option<f64>,
+    /// How much of its metadata is in use, from 0 to 100; none while it is not active.
+    pub metadata_percent: Option<f64>,
+    /// What may still be promised to volumes, by the class's overprovision ratio.
+    pub overprovisioned_available: Bytes,
 }
 
 /// One volume, as it really is now.
@@ -179,6 +234,8 @@ pub enum Recovered {
     StaleLoop(PathBuf),
     /// The pool was mounted.
     PoolMounted(PathBuf),
+    /// A volume that a killed program had left suspended takes reads and writes again.
+    Resumed(VolumeId),
 }
 
 impl fmt::Display for Recovered {
@@ -189,6 +246,7 @@ impl fmt::Display for Recovered {
             Recovered::HalfRemoved(id) => write!(f, "finished removing volume {id}"),
             Recovered::StaleMount(path) => write!(f, "unmounted {}, whose volume is gone", path.display()),
             Recovered::StaleLoop(device) => write!(f, "released the unused loop device {}", device.display()),
+            Recovered::Resumed(id) => write!(f, "resumed volume {id}, which a killed program had left suspended"),
             Recovered::PoolMounted(path) => write!(f, "mounted the pool at {}", path.display()),
         }
     }
@@ -203,11 +261,24 @@ pub struct Options {
     pub tool_limit: Duration,
     /// The size of the image engine's own pool when one has to be made; `None`: half of what is free.
     pub pool_size: Option<Bytes>,
+    /// The lvm engine's device classes: TopoLVM's `lvmd.yaml`.
+    pub lvmd_config: Option<PathBuf>,
+    /// The share of its source, in percent, that a thick snapshot of the lvm engine can keep of what the source changes.
+    pub exception_store_percent: u64,
+    /// The oldest that the lvm engine's knowledge of its volumes may be; its own changes it knows at once.
+    pub report_age: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { freeze_budget: Duration::from_secs(5), tool_limit: Duration::from_secs(120), pool_size: None }
+        Options {
+            freeze_budget: Duration::from_secs(5),
+            tool_limit: Duration::from_secs(120),
+            pool_size: None,
+            lvmd_config: None,
+            exception_store_percent: 20,
+            report_age: Duration::from_secs(30),
+        }
     }
 }
 
@@ -217,7 +288,7 @@ impl Default for Options {
 /// calls for the same volume wait for each other. Every effect may be repeated: what is as wanted already answers
 /// [`Change::Unchanged`]. An error whose [`EngineError::retry`] says `Unknown` means: observe again before deciding.
 pub trait VolumeEngine: Send + Sync {
-    /// Its name, as users write it: `directory` or `image`.
+    /// Its name, as users write it: `directory`, `image` or `lvm`.
     fn name(&self) -> &'static str;
 
     /// What it can do.
@@ -225,6 +296,12 @@ pub trait VolumeEngine: Send + Sync {
 
     /// How much room there is, in bytes.
     fn capacity(&self) -> Result<Capacity, EngineError>;
+
+    /// The room and the health of every device class, for engines that have such; from what is remembered, so that it
+    /// may be asked for often.
+    fn classes(&self) -> Result<Vec<ClassReport>, EngineError> {
+        Ok(Vec::new())
+    }
 
     /// Every finished volume, in order of id. What is half-made or half-removed is not listed. A volume whose record
     /// cannot be read is left out and logged, so that it does not hide the others: [`observe`](Self::observe) says what

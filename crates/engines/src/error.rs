@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use lvault_core::{Bytes, VolumeId};
 
+use crate::lvm::LvmError;
+
 /// Whether asking for the same thing again can help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
@@ -156,7 +158,7 @@ pub enum EngineError {
     },
     /// Only root may do it.
     #[error(
-        "the image engine attaches loop devices and mounts them, for which it must be root: run it with sudo, or use --engine directory"
+        "this engine attaches devices and mounts them, for which it must be root: run it with sudo, or use --engine directory"
     )]
     NeedsRoot,
     /// The kernel or container offers no loop devices.
@@ -254,8 +256,11 @@ pub enum EngineError {
         /// The engine whose volumes are there.
         recorded: String,
         /// The engine asked for.
-        wished: &'static str,
+        wished: String,
     },
+    /// What only LVM can get wrong.
+    #[error(transparent)]
+    Lvm(#[from] LvmError),
     /// The system refused.
     #[error("{attempted} {path}")]
     Io {
@@ -300,8 +305,19 @@ impl EngineError {
             | EngineError::PoolGone { .. } => Retry::Later,
             EngineError::ToolTimedOut { .. } => Retry::Unknown,
             EngineError::Tool { retry, .. } => *retry,
+            EngineError::Lvm(error) => error.retry(),
             EngineError::Io { source, .. } => io_retry(source),
         }
+    }
+
+    /// Whether it is about room that is not there, which somebody can make.
+    pub fn lacks_room(&self) -> bool {
+        matches!(
+            self,
+            EngineError::NoSpace { .. }
+                | EngineError::PoolNearlyFull { .. }
+                | EngineError::Lvm(LvmError::PoolFull { .. } | LvmError::NoRoomForStore { .. })
+        )
     }
 
     /// Makes an I/O error out of what the system said: `.map_err(EngineError::io("reading", &path))`.

@@ -3,6 +3,7 @@
 //! - [`DirectoryEngine`]: a folder per volume. No root, works everywhere, enforces no size.
 //! - [`ImageEngine`]: sparse image files on a filesystem with reflinks, each with a filesystem of its own, attached by
 //!   loop device. Needs root. A snapshot is a clone cut while the source's filesystem is frozen.
+//! - [`LvmEngine`]: logical volumes, thick and thin, from TopoLVM's `lvmd.yaml`. Needs root and device-mapper.
 //!
 //! What holds in this crate: it is the only one that runs storage tools, and runs them in one module; every effect may
 //! be repeated; nothing half-made is ever visible under a volume's name; what the engines know about attachment is read
@@ -13,8 +14,10 @@ mod copy;
 mod directory;
 mod engine;
 mod error;
+mod filesystem;
 mod image;
 mod locks;
+mod lvm;
 mod record;
 mod store;
 mod tools;
@@ -22,8 +25,9 @@ mod tools;
 pub use choose::{Chosen, ENGINE_FILE, UnknownWish, Wish, choose};
 pub use directory::DirectoryEngine;
 pub use engine::{
-    Access, Capabilities, Capacity, Change, Filesystem, NewSnapshot, NewVolume, Options, Recovered, UnknownFilesystem,
-    VolumeEngine, VolumeInfo,
+    Access, Capabilities, Capacity, Change, ClassReport, Filesystem, NewSnapshot, NewVolume, Options, Placement,
+    PoolReport, Recovered, UnknownFilesystem, VolumeEngine, VolumeInfo,
 };
 pub use error::{EngineError, Retry};
 pub use image::ImageEngine;
+pub use lvm::{LvmEngine, LvmError};

@@ -24,7 +24,9 @@ const SEARCHED: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 /// How long a killed program may take to disappear before its remains are left to a thread of their own.
 const KILL_GRACE: Duration = Duration::from_secs(2);
-const CAPTURED: u64 = 256 << 10;
+/// Of what a program writes: as much as the report of ten thousand logical volumes.
+const CAPTURED: u64 = 16 << 20;
+const LVM_ENVIRONMENT: [&str; 2] = ["LVM_SYSTEM_DIR", "DM_DISABLE_UDEV"];
 
 /// A program that an engine may run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,11 +41,16 @@ pub(crate) enum Tool {
     Fsfreeze,
     Timeout,
     Shell,
+    Lvm,
+    Blkdiscard,
+    MkfsBtrfs,
+    Btrfs,
+    Btrfstune,
 }
 
 impl Tool {
-    /// Everything the image engine needs.
-    pub(crate) const ALL: [Tool; 10] = [
+    /// All of them.
+    const ALL: [Tool; 15] = [
         Tool::MkfsExt4,
         Tool::MkfsXfs,
         Tool::Mount,
@@ -54,6 +61,40 @@ impl Tool {
         Tool::Fsfreeze,
         Tool::Timeout,
         Tool::Shell,
+        Tool::Lvm,
+        Tool::Blkdiscard,
+        Tool::MkfsBtrfs,
+        Tool::Btrfs,
+        Tool::Btrfstune,
+    ];
+
+    /// Everything the image engine needs.
+    pub(crate) const IMAGE: [Tool; 10] = [
+        Tool::MkfsExt4,
+        Tool::MkfsXfs,
+        Tool::Mount,
+        Tool::Losetup,
+        Tool::Resize2fs,
+        Tool::E2fsck,
+        Tool::XfsGrowfs,
+        Tool::Fsfreeze,
+        Tool::Timeout,
+        Tool::Shell,
+    ];
+
+    /// Everything the LVM engine needs, but for what only btrfs does.
+    pub(crate) const LVM: [Tool; 11] = [
+        Tool::Lvm,
+        Tool::MkfsExt4,
+        Tool::MkfsXfs,
+        Tool::Mount,
+        Tool::Resize2fs,
+        Tool::E2fsck,
+        Tool::XfsGrowfs,
+        Tool::Fsfreeze,
+        Tool::Timeout,
+        Tool::Shell,
+        Tool::Blkdiscard,
     ];
 
     fn program(self) -> &'static str {
@@ -68,20 +109,27 @@ impl Tool {
             Tool::Fsfreeze => "fsfreeze",
             Tool::Timeout => "timeout",
             Tool::Shell => "sh",
+            Tool::Lvm => "lvm",
+            Tool::Blkdiscard => "blkdiscard",
+            Tool::MkfsBtrfs => "mkfs.btrfs",
+            Tool::Btrfs => "btrfs",
+            Tool::Btrfstune => "btrfstune",
         }
     }
 
     /// Whether it may be ended in the middle without doing damage to a filesystem.
     fn may_be_stopped(self) -> bool {
         match self {
-            Tool::Resize2fs | Tool::E2fsck | Tool::XfsGrowfs => false,
+            Tool::Resize2fs | Tool::E2fsck | Tool::XfsGrowfs | Tool::Lvm | Tool::Btrfs | Tool::Btrfstune => false,
             Tool::MkfsExt4
             | Tool::MkfsXfs
             | Tool::Mount
             | Tool::Losetup
             | Tool::Fsfreeze
             | Tool::Timeout
-            | Tool::Shell => true,
+            | Tool::Shell
+            | Tool::Blkdiscard
+            | Tool::MkfsBtrfs => true,
         }
     }
 
@@ -91,7 +139,9 @@ impl Tool {
             Tool::MkfsExt4 | Tool::Resize2fs | Tool::E2fsck => "e2fsprogs",
             Tool::MkfsXfs | Tool::XfsGrowfs => "xfsprogs",
             Tool::Mount | Tool::Losetup => "mount",
-            Tool::Fsfreeze => "util-linux",
+            Tool::Fsfreeze | Tool::Blkdiscard => "util-linux",
+            Tool::Lvm => "lvm2",
+            Tool::MkfsBtrfs | Tool::Btrfs | Tool::Btrfstune => "btrfs-progs",
             Tool::Timeout => "coreutils",
             Tool::Shell => "dash",
         }
@@ -174,6 +224,18 @@ impl Tools {
         held: Option<&File>,
         attempted: &str,
     ) -> Result<Finished, EngineError> {
+        self.run_prefixed(&[], tool, args, held, attempted)
+    }
+
+    /// As [`run`](Self::run), by way of another program that is told to run this one.
+    pub(crate) fn run_prefixed(
+        &self,
+        prefix: &[String],
+        tool: Tool,
+        args: &[&OsStr],
+        held: Option<&File>,
+        attempted: &str,
+    ) -> Result<Finished, EngineError> {
         let io = |what| EngineError::io::<std::io::Error>(what, tool.program());
         let stdin = match held {
             Some(file) => Stdio::from(file.try_clone().map_err(io("lending a lock to"))?),
@@ -181,7 +243,19 @@ impl Tools {
         };
         let mut out = output().map_err(io("making a file for the output of"))?;
         let mut err = output().map_err(io("making a file for the output of"))?;
-        let mut command = self.command(tool)?;
+        let mut command = match prefix {
+            [] => self.command(tool)?,
+            [first, rest @ ..] => {
+                let mut command = bare(Path::new(first));
+                command.args(rest).arg(self.path(tool)?);
+                command
+            }
+        };
+        if tool == Tool::Lvm {
+            command.env("LVM_SUPPRESS_FD_WARNINGS", "1");
+            // Where it finds its configuration, and whether udev makes its devices.
+            command.envs(LVM_ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+        }
         command.args(args).stdin(stdin);
         command.stdout(out.try_clone().map_err(io("sharing the output of"))?);
         command.stderr(err.try_clone().map_err(io("sharing the output of"))?);
@@ -215,12 +289,16 @@ impl Tools {
         command.spawn().map_err(EngineError::io("starting", Tool::Shell.program()))
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the one place of this crate that starts programs")]
     fn command(&self, tool: Tool) -> Result<Command, EngineError> {
-        let mut command = Command::new(self.path(tool)?);
-        command.env_clear().env("LC_ALL", "C").env("PATH", PATH).current_dir("/").process_group(0);
-        Ok(command)
+        Ok(bare(self.path(tool)?))
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place of this crate that starts programs")]
+fn bare(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear().env("LC_ALL", "C").env("PATH", PATH).current_dir("/").process_group(0);
+    command
 }
 
 /// Waits for a child without polling; `None` when it is still running at the limit.

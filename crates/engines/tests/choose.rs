@@ -62,7 +62,7 @@ fn a_damaged_note_of_the_engine_is_an_error_and_not_a_new_choice() {
     let state = State::new();
     chosen(&state, Wish::Directory).unwrap();
     for text in
-        ["", "{\"version\":1}", "{\"version\":2,\"engine\":\"directory\"}", "{\"version\":1,\"engine\":\"lvm\"}"]
+        ["", "{\"version\":1}", "{\"version\":2,\"engine\":\"directory\"}", "{\"version\":1,\"engine\":\"zfs\"}"]
     {
         fs::write(state.path().join(ENGINE_FILE), text).unwrap();
         let error = chosen(&state, Wish::Auto).unwrap_err();
@@ -72,9 +72,11 @@ fn a_damaged_note_of_the_engine_is_an_error_and_not_a_new_choice() {
 
 #[test]
 fn a_wish_is_read_from_text() {
-    for (text, wish) in [("auto", Wish::Auto), ("image", Wish::Image), ("directory", Wish::Directory)] {
+    for (text, wish) in
+        [("auto", Wish::Auto), ("image", Wish::Image), ("directory", Wish::Directory), ("lvm", Wish::Lvm)]
+    {
         assert_eq!(text.parse(), Ok(wish));
     }
     let error = "Image".parse::<Wish>().unwrap_err().to_string();
-    assert!(error.contains("auto, image or directory"), "{error}");
+    assert!(error.contains("auto, image, directory or lvm"), "{error}");
 }

@@ -85,6 +85,8 @@ pub enum Engine {
     Image,
     /// Folders.
     Directory,
+    /// Logical volumes, in the volume groups that lvmd.yaml names.
+    Lvm,
 }
 
 /// How lists are printed.
@@ -135,6 +137,9 @@ pub struct UpArgs {
     /// The size of the image engine's own pool, where it has to make one [default: half of what is free]
     #[arg(long, value_name = "SIZE")]
     pub pool_size: Option<String>,
+    /// The lvm engine's device classes, in TopoLVM's words [default: /etc/topolvm/lvmd.yaml]
+    #[arg(long, value_name = "FILE")]
+    pub lvmd_config: Option<PathBuf>,
     /// The knobs of tests.
     #[command(flatten)]
     pub knobs: Knobs,
@@ -163,12 +168,26 @@ pub struct DemoArgs {
     /// Where volumes live
     #[arg(long, value_enum, default_value = "auto")]
     pub engine: Engine,
+    /// The lvm engine's device classes, in TopoLVM's words [default: /etc/topolvm/lvmd.yaml]
+    #[arg(long, value_name = "FILE")]
+    pub lvmd_config: Option<PathBuf>,
     /// Fill the volume with a copy of this folder instead of made-up files
     #[arg(long, value_name = "FOLDER")]
     pub data: Option<PathBuf>,
     /// Leave everything in place and say how to look at it
     #[arg(long)]
     pub keep: bool,
+}
+
+/// Where a volume of the lvm engine lies.
+#[derive(Clone, Debug, Default, Args)]
+pub struct PlacementArgs {
+    /// Its device class (engine lvm) [default: the default one]
+    #[arg(long, value_name = "NAME")]
+    pub device_class: Option<String>,
+    /// The lvcreate-option-class whose options replace those of its device class (engine lvm)
+    #[arg(long, value_name = "NAME")]
+    pub lvcreate_option_class: Option<String>,
 }
 
 /// Commands about volumes.
@@ -187,6 +206,9 @@ pub enum VolumeCommand {
         /// The node that holds it [default: this one]
         #[arg(long, value_name = "NAME")]
         node: Option<String>,
+        /// Where it lies.
+        #[command(flatten)]
+        placement: PlacementArgs,
         /// Whether to wait.
         #[command(flatten)]
         wait: WaitArgs,
@@ -229,6 +251,8 @@ pub enum Filesystem {
     Ext4,
     /// XFS, at least 300Mi.
     Xfs,
+    /// btrfs, at least 200Mi; with engine lvm only.
+    Btrfs,
 }
 
 /// What becomes of the repository's snapshot when its object is deleted.
@@ -462,7 +486,9 @@ mod tests {
             ("volume create v --size 1Gi --timeout 5s", false),
             ("volume create v --size 1Gi --wait --timeout 5", false),
             ("snapshot create s --source v --storage t --backoff-limit 0", false),
-            ("up --engine lvm", false),
+            ("up --engine lvm --lvmd-config /etc/lvmd.yaml", true),
+            ("volume create v --size 1Gi --device-class ssd --lvcreate-option-class raid", true),
+            ("up --engine zfs", false),
             ("up --listen here", false),
             ("storage add s --local /x --password-file f --password-stdin", false),
             ("get -o xml", false),

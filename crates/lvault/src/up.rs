@@ -90,8 +90,12 @@ pub async fn start(state: &StateDir, args: &UpArgs) -> Result<Running, CliError>
         Engine::Auto => Wish::Auto,
         Engine::Image => Wish::Image,
         Engine::Directory => Wish::Directory,
+        Engine::Lvm => Wish::Lvm,
     };
-    let chosen = open_engine(state, wish, Options { pool_size, ..Options::default() }).await?;
+    let lvmd_config = args.lvmd_config.as_deref().map(std::path::absolute).transpose();
+    let lvmd_config = lvmd_config
+        .map_err(|error| CliError::input("--lvmd-config", error.to_string(), "name the file with its full path"))?;
+    let chosen = open_engine(state, wish, Options { pool_size, lvmd_config, ..Options::default() }).await?;
     let (api, client) = open_api(state).await?;
     let (listener, address) = listen(state, args.listen).await?;
     let identity = identity(state)?;

@@ -12,7 +12,7 @@ use kube::{Api, ResourceExt};
 use lvault_api::task::{LeaseTerms, MountedFolder, Secret, Task, Work, lease_name};
 use lvault_api::{AccessType, Filesystem, LogicalVolume, SnapshotBackupStorage, Wanted, keys, repository_path};
 use lvault_core::{Effect, Job, Trouble, VolumeId, Wait};
-use lvault_engines::{Access, EngineError, NewSnapshot, NewVolume, Retry, VolumeEngine};
+use lvault_engines::{Access, EngineError, NewSnapshot, NewVolume, Placement, Retry, VolumeEngine};
 use tracing::warn;
 
 use crate::agent::{After, Agent};
@@ -93,8 +93,9 @@ impl Agent {
             Effect::Fail(failure) => self.write_failure(view, failure).await?,
             Effect::CreateVolume => {
                 let size = view.spec.as_ref().map(|spec| spec.size).unwrap_or_default();
-                let filesystem = engine_filesystem(view)?;
-                let new = NewVolume { id, size, filesystem };
+                let filesystem = engine_filesystem(view);
+                let placement = placement(view);
+                let new = NewVolume { id, size, filesystem, placement };
                 self.engine_effect(Trouble::Create, move |engine| engine.ensure_volume(&new)).await?;
             }
             Effect::CutSnapshot => {
@@ -216,10 +217,7 @@ impl Agent {
     ) -> Result<(), Failed> {
         self.engine_call(call).await.map(drop).map_err(|error| {
             let message = in_full(&error);
-            let code = match error {
-                EngineError::NoSpace { .. } | EngineError::PoolNearlyFull { .. } => RESOURCE_EXHAUSTED,
-                _ => FAILED_PRECONDITION,
-            };
+            let code = if error.lacks_room() { RESOURCE_EXHAUSTED } else { FAILED_PRECONDITION };
             match error.retry() {
                 Retry::Never => Failed::Finally(trouble, code, message),
                 Retry::Later => Failed::ForNow(Some(trouble), message),
@@ -409,16 +407,19 @@ fn in_full(error: &dyn std::error::Error) -> String {
 }
 
 /// The filesystem asked for, in the engine's words.
-fn engine_filesystem(view: &View) -> Result<Option<lvault_engines::Filesystem>, Failed> {
-    match view.spec.as_ref().ok().and_then(|spec| spec.filesystem) {
-        None => Ok(None),
-        Some(Filesystem::Ext4) => Ok(Some(lvault_engines::Filesystem::Ext4)),
-        Some(Filesystem::Xfs) => Ok(Some(lvault_engines::Filesystem::Xfs)),
-        Some(Filesystem::Btrfs) => {
-            let message = "spec.filesystem: btrfs is not supported by this engine: use ext4 or xfs".to_owned();
-            Err(Failed::Finally(Trouble::Create, INVALID_ARGUMENT, message))
-        }
-    }
+fn engine_filesystem(view: &View) -> Option<lvault_engines::Filesystem> {
+    view.spec.as_ref().ok().and_then(|spec| spec.filesystem).map(|filesystem| match filesystem {
+        Filesystem::Ext4 => lvault_engines::Filesystem::Ext4,
+        Filesystem::Xfs => lvault_engines::Filesystem::Xfs,
+        Filesystem::Btrfs => lvault_engines::Filesystem::Btrfs,
+    })
+}
+
+/// Where the volume shall lie: an empty name is as good as none.
+fn placement(view: &View) -> Placement {
+    let named = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
+    let spec = &view.object.spec;
+    Placement { device_class: named(&spec.device_class), option_class: named(&spec.lvcreate_option_class) }
 }
 
 #[cfg(test)]

@@ -192,10 +192,12 @@ pub(crate) fn same_but_for_times(a: &Value, b: &Value) -> bool {
     same_fields(Some(a), Some(b), "metadata", |a, b| same_fields(a, b, "managedFields", same_entries))
 }
 
+/// Entries are listed by time, so that their order is none of their own.
 fn same_entries(a: Option<&Value>, b: Option<&Value>) -> bool {
     match (a.and_then(Value::as_array), b.and_then(Value::as_array)) {
         (Some(a), Some(b)) => {
-            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same_fields(Some(a), Some(b), "time", |_, _| true))
+            let same = |a: &Value, b: &Value| same_fields(Some(a), Some(b), "time", |_, _| true);
+            a.len() == b.len() && a.iter().all(|one| b.iter().any(|other| same(one, other)))
         }
         (_, _) => a == b,
     }
@@ -299,6 +301,12 @@ mod tests {
         assert!(same_but_for_times(&one, &without) && same_but_for_times(&without, &one));
         assert!(!same_but_for_times(&one, &object(json!("1"), "b")));
         assert!(!same_but_for_times(&one, &object(json!("2"), "a")), "a time elsewhere counts");
+        let listed = |managers: [&str; 2]| {
+            let entries = managers.map(|manager| json!({"manager": manager, "time": managers[0]}));
+            json!({"metadata": {"managedFields": entries}})
+        };
+        assert!(same_but_for_times(&listed(["a", "b"]), &listed(["b", "a"])), "they are listed by time");
+        assert!(!same_but_for_times(&listed(["a", "b"]), &listed(["b", "c"])));
         let mut more = one.clone();
         more["metadata"]["managedFields"] = Value::Null;
         assert!(!same_but_for_times(&one, &more) && !same_but_for_times(&more, &one));

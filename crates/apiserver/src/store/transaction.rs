@@ -17,16 +17,19 @@ pub(crate) struct Layer {
     pub(super) objects: BTreeMap<Key, Option<Arc<Stored>>>,
     pub(super) changes: Vec<Change>,
     pub(super) revision: u64,
+    /// Those of the objects that were written with an owner.
+    owned: BTreeSet<Key>,
 }
 
 impl Layer {
     pub(super) fn on(revision: u64) -> Layer {
-        Layer { objects: BTreeMap::new(), changes: Vec::new(), revision }
+        Layer { objects: BTreeMap::new(), changes: Vec::new(), revision, owned: BTreeSet::new() }
     }
 
     pub(super) fn absorb(&mut self, upper: Layer) {
         self.objects.extend(upper.objects);
         self.changes.extend(upper.changes);
+        self.owned.extend(upper.owned);
         self.revision = upper.revision;
     }
 }
@@ -38,11 +41,13 @@ pub(crate) struct Transaction<'a> {
     state: &'a State,
     below: &'a Layer,
     layer: Layer,
+    /// How many of the changes have been followed up.
+    settled: usize,
 }
 
 impl<'a> Transaction<'a> {
     pub(super) fn new(registry: &'a Registry, state: &'a State, below: &'a Layer) -> Transaction<'a> {
-        Transaction { registry, state, below, layer: Layer::on(below.revision) }
+        Transaction { registry, state, below, layer: Layer::on(below.revision), settled: 0 }
     }
 
     pub(super) fn into_layer(self) -> Layer {
@@ -62,6 +67,9 @@ impl<'a> Transaction<'a> {
         let old = self.get(&key);
         self.layer.revision += 1;
         let new = Arc::new(Stored::of(self.registry.resource(key.resource), object, self.layer.revision));
+        if !new.owners.is_empty() {
+            self.layer.owned.insert(key.clone());
+        }
         self.layer.objects.insert(key.clone(), Some(Arc::clone(&new)));
         self.layer.changes.push(Change { key, new: Arc::clone(&new), old, deleted: false });
         new
@@ -90,13 +98,20 @@ impl<'a> Transaction<'a> {
     /// The places of all objects that name the owner with this UID.
     pub(crate) fn dependents(&self, uid: &str) -> Vec<Key> {
         let names = |key: &Key| self.get(key).is_some_and(|stored| stored.owners.iter().any(|owner| owner == uid));
-        let touched = self.below.objects.keys().chain(self.layer.objects.keys());
-        let all: BTreeSet<&Key> = self.state.dependents(uid).chain(touched).collect();
+        let written = self.below.owned.iter().chain(&self.layer.owned);
+        let all: BTreeSet<&Key> = self.state.dependents(uid).chain(written).collect();
         all.into_iter().filter(|key| names(key)).cloned().collect()
     }
 
     /// The changes made so far, from the `start`th on.
     pub(crate) fn changes_from(&self, start: usize) -> Vec<Change> {
         self.layer.changes.get(start..).unwrap_or_default().to_vec()
+    }
+
+    /// The changes that were made since this was asked last.
+    pub(crate) fn unsettled(&mut self) -> Vec<Change> {
+        let changes = self.changes_from(self.settled);
+        self.settled += changes.len();
+        changes
     }
 }

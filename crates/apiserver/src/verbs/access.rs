@@ -194,9 +194,7 @@ mod tests {
         let old = binding("Role", user.clone());
         let mut new = old.clone();
         new["roleRef"]["name"] = json!("s");
-        for object in [&mut new] {
-            complete(AccessKind::RoleBinding, object);
-        }
+        complete(AccessKind::RoleBinding, &mut new);
         assert!(faults(AccessKind::RoleBinding, &new, Some(&old)).iter().any(|cause| cause.field == "roleRef"));
     }
 }

@@ -3,6 +3,8 @@
 //! Holds: all of it happens in the transaction of the write that caused it, so that no crash comes between and no
 //! background work has to be waited for. An owner of an unknown kind is never taken for gone.
 
+use std::collections::BTreeSet;
+
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
@@ -24,28 +26,34 @@ enum Owner {
 }
 
 impl Writing<'_, '_, '_> {
-    /// Does everything that follows from the changes of this transaction, until nothing more does.
+    /// Does everything that follows from the changes of this transaction, until nothing more does. A namespace is looked
+    /// through for what is left in it once all else is done, and not for every object that goes.
     pub(super) fn settle(&mut self) {
-        let mut settled = 0;
+        let mut shrunk = BTreeSet::new();
         loop {
-            let changes = self.tx.changes_from(settled);
-            if changes.is_empty() {
+            let changes = self.tx.unsettled();
+            for change in &changes {
+                self.follow(change, &mut shrunk);
+            }
+            if !changes.is_empty() {
+                continue;
+            }
+            if shrunk.is_empty() {
                 return;
             }
-            settled += changes.len();
-            for change in changes {
-                self.follow(&change);
+            for namespace in std::mem::take(&mut shrunk) {
+                self.finish_namespace(&namespace);
             }
         }
     }
 
-    fn follow(&mut self, change: &Change) {
+    fn follow(&mut self, change: &Change, shrunk: &mut BTreeSet<String>) {
         if change.deleted {
             for dependent in self.tx.dependents(&change.new.uid) {
                 self.collect(&dependent);
             }
             self.release_owners(&change.key, &change.new);
-            self.finish_namespace(&change.key.namespace);
+            shrunk.insert(change.key.namespace.clone());
             return;
         }
         if !change.new.owners.is_empty() {
@@ -53,7 +61,7 @@ impl Writing<'_, '_, '_> {
         }
         if self.core.registry.resource(change.key.resource).nature == Nature::Namespace {
             self.empty_namespace(&change.key.name);
-            self.finish_namespace(&change.key.name);
+            shrunk.insert(change.key.name.clone());
         }
     }
 

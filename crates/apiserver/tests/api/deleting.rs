@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::setup::{BOXES, Http, SECRETS, THINGS, box_of, names, over_both, thing};
+use crate::setup::{BOXES, Http, SECRETS, THINGS, bounded, box_of, client, in_memory, names, over_both, thing};
 
 const A: &str = "/apis/example.com/v1/things/a";
 
@@ -174,4 +174,27 @@ async fn a_collection_is_deleted_as_selected() {
         http.delete("/api/v1/secrets", &Value::Null).await.refused(405, "MethodNotAllowed");
     })
     .await;
+}
+
+/// What a deletion costs grows with what it deletes, and no faster: no other write waits for long.
+#[tokio::test]
+async fn many_are_deleted_at_once() {
+    const MANY: usize = 1000;
+    let server = in_memory().await;
+    let http = Http(client(&server));
+    let fill = async |namespace: &str| {
+        let boxes = BOXES.replace("default", namespace);
+        for index in 0..MANY {
+            http.post(&boxes, &box_of(&format!("b{index}"))).await.expect(201);
+        }
+        boxes
+    };
+    let boxes = fill("default").await;
+    let deleted = bounded("deleting a collection", http.delete(&boxes, &Value::Null)).await.expect(200);
+    assert_eq!(names(&deleted).len(), MANY);
+    http.post("/api/v1/namespaces", &json!({"metadata": {"name": "n"}})).await.expect(201);
+    let boxes = fill("n").await;
+    bounded("deleting a namespace", http.delete("/api/v1/namespaces/n", &Value::Null)).await.expect(200);
+    http.get("/api/v1/namespaces/n").await.refused(404, "NotFound");
+    assert!(names(&http.get(&boxes).await.expect(200)).is_empty());
 }

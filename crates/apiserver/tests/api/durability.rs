@@ -1,15 +1,12 @@
 //! The file: what was acknowledged is there, whatever happened; what is no file of ours is left alone.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use lvault_apiserver::{ApiServer, Config, OpenError};
 use serde_json::{Value, json};
 
-use crate::programs::{Ended, this_test};
-use crate::setup::{BOXES, Http, THINGS, bounded, box_of, client, kinds, names, open_file, thing};
+use crate::setup::{BOXES, Http, THINGS, box_of, client, kinds, names, open_file, thing};
 
 fn store() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("a folder");
@@ -171,83 +168,4 @@ async fn unregistered_kinds_are_kept() {
     let server = open_file(&file).await;
     Http(client(&server)).get(&format!("{THINGS}/a")).await.expect(200);
     server.close().await;
-}
-
-const WRITER: &str = "durability::writer";
-const STORE_VARIABLE: &str = "APISERVER_TEST_STORE";
-const PREFIX_VARIABLE: &str = "APISERVER_TEST_PREFIX";
-
-/// Not a test: the process that is killed. It prints the name of each object once its creation was answered.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "run by the test that kills it"]
-async fn writer() {
-    let file = std::env::var_os(STORE_VARIABLE).expect("the store");
-    let prefix = std::env::var(PREFIX_VARIABLE).expect("the prefix");
-    let server = open_file(Path::new(&file)).await;
-    let http = Http(client(&server));
-    let writers = (0..8).map(|writer| {
-        let (http, prefix) = (http.clone(), prefix.clone());
-        tokio::spawn(async move {
-            for index in 0..5000 {
-                let name = format!("{prefix}-{writer}-{index}");
-                http.post(BOXES, &box_of(&name)).await.expect(201);
-                println!("acknowledged {name}");
-            }
-        })
-    });
-    futures::future::join_all(writers).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_writer_loses_nothing_it_acknowledged() {
-    let (_folder, file) = store();
-    let mut acknowledged = std::collections::BTreeSet::new();
-    for round in 0..6_u64 {
-        let (file, prefix) = (file.clone(), format!("r{round}"));
-        let wait = Duration::from_millis(30 + 45 * round);
-        let seen = tokio::task::spawn_blocking(move || write_until_killed(&file, &prefix, wait));
-        acknowledged.extend(bounded("the writer", seen).await.expect("ran"));
-        let server = open_file(&file_of(&_folder)).await;
-        let list = Http(client(&server)).get(BOXES).await.expect(200);
-        let found: std::collections::BTreeSet<&str> = names(&list).into_iter().collect();
-        let lost: Vec<&String> = acknowledged.iter().filter(|name| !found.contains(name.as_str())).collect();
-        assert!(lost.is_empty(), "round {round}: lost {lost:?}");
-        let revisions =
-            list["items"].as_array().expect("items").iter().map(|item| item["metadata"]["resourceVersion"].clone());
-        let distinct: std::collections::BTreeSet<String> = revisions.map(|version| version.to_string()).collect();
-        assert_eq!(distinct.len(), found.len(), "no resource version is given out twice");
-        server.close().await;
-    }
-    assert!(acknowledged.len() > 20, "the writer wrote: {}", acknowledged.len());
-}
-
-fn file_of(folder: &tempfile::TempDir) -> PathBuf {
-    folder.path().join("store.redb")
-}
-
-/// Runs the writer, waits for its first word, then a little, then kills it. Answers what it said was done.
-fn write_until_killed(file: &Path, prefix: &str, wait: Duration) -> Vec<String> {
-    let mut command = this_test(WRITER);
-    command.env(STORE_VARIABLE, file).env(PREFIX_VARIABLE, prefix);
-    let mut child = Ended(command.spawn().expect("the writer starts"));
-    let mut lines = BufReader::new(child.0.stdout.take().expect("its output")).lines();
-    let mut seen = Vec::new();
-    let mut first = None;
-    for line in lines.by_ref() {
-        let line = line.expect("a line");
-        seen.extend(line.strip_prefix("acknowledged ").map(String::from));
-        if seen.is_empty() {
-            continue;
-        }
-        let start = *first.get_or_insert_with(Instant::now);
-        if start.elapsed() >= wait {
-            break;
-        }
-    }
-    child.0.kill().expect("killed");
-    // What it had said before it died counts as well; a last line that was cut off does not.
-    let rest: Vec<String> = lines.map_while(Result::ok).collect();
-    let whole = rest.len().saturating_sub(1);
-    seen.extend(rest.iter().take(whole).filter_map(|line| line.strip_prefix("acknowledged ").map(String::from)));
-    seen
 }

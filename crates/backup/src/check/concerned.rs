@@ -18,8 +18,8 @@ const NAMED: usize = 100;
 pub(super) struct Concerned<'a> {
     indexed: &'a Indexed,
     damages: Vec<String>,
-    /// Which damage a blob suffers from.
-    broken: HashMap<(BlobType, Id), usize>,
+    /// Which damage a blob suffers from, and how many of its copies do.
+    broken: HashMap<(BlobType, Id), (usize, usize)>,
     /// For each tree, the trees it stands in.
     above: HashMap<Id, Vec<Id>>,
     /// Trees that hold something damaged themselves.
@@ -36,15 +36,21 @@ impl<'a> Concerned<'a> {
         let number = self.damages.len();
         self.damages.push(format!("pack {}: {what}", hex(&pack)));
         for blob in blobs {
-            self.broken.entry(blob).or_insert(number);
+            self.broken.entry(blob).or_insert((number, 0)).1 += 1;
         }
     }
 
     fn blame(&mut self, blob: (BlobType, Id), what: impl FnOnce() -> String) {
-        if !self.broken.contains_key(&blob) {
-            self.broken.insert(blob, self.damages.len());
+        if self.damage_of(&blob).is_none() {
+            self.broken.insert(blob, (self.damages.len(), usize::MAX));
             self.damages.push(what());
         }
+    }
+
+    /// The damage of a blob that has no whole copy.
+    fn damage_of(&self, blob: &(BlobType, Id)) -> Option<usize> {
+        let (number, copies) = self.broken.get(blob)?;
+        (*copies >= self.indexed.places(blob.0, &blob.1).count()).then_some(*number)
     }
 
     /// Reads every tree once, and looks whether all blobs it names are in the index.
@@ -72,7 +78,7 @@ impl<'a> Concerned<'a> {
                     if self.indexed.place(BlobType::Data, part).is_none() {
                         self.blame(blob, || format!("blob {} is in no index", hex(part)));
                     }
-                    if self.broken.contains_key(&blob) {
+                    if self.damage_of(&blob).is_some() {
                         self.hit.insert(id);
                     }
                 }
@@ -113,15 +119,15 @@ impl<'a> Concerned<'a> {
                 if !tainted.contains(&id) {
                     continue;
                 }
-                if let Some(number) = self.broken.get(&(BlobType::Tree, id)) {
-                    damages[*number].add(snapshot, path);
+                if let Some(number) = self.damage_of(&(BlobType::Tree, id)) {
+                    damages[number].add(snapshot, path);
                     continue;
                 }
                 for node in read_tree(self.indexed, TreeId::from(id))?.nodes {
                     let path = path.join(node.name());
                     let parts = node.content.iter().flatten();
                     let hits: BTreeSet<usize> =
-                        parts.filter_map(|part| self.broken.get(&(BlobType::Data, **part)).copied()).collect();
+                        parts.filter_map(|part| self.damage_of(&(BlobType::Data, **part))).collect();
                     hits.into_iter().for_each(|number| damages[number].add(snapshot, path.clone()));
                     trees.extend(node.subtree.map(|subtree| (subtree.into_inner(), path)));
                 }

@@ -31,7 +31,7 @@ const THAW_LIMIT: Duration = Duration::from_secs(10);
 
 /// Why something was not done to a frozen filesystem.
 #[derive(Debug)]
-pub(super) enum NotFrozen {
+pub(crate) enum NotFrozen {
     /// The budget was used up before the work was done. The filesystem is thawed; what the work made is no snapshot.
     Budget,
     /// The filesystem could not be frozen, or nobody can say whether it was to the end.
@@ -50,7 +50,7 @@ impl From<EngineError> for NotFrozen {
 /// what is unwritten is written first), and then again how long it lasts.
 ///
 /// The filesystem is thawed whatever this returns, and also when this process dies in the middle.
-pub(super) fn while_frozen<T>(
+pub(crate) fn while_frozen<T>(
     tools: &Tools,
     mount: &Path,
     budget: Duration,
@@ -67,7 +67,7 @@ pub(super) fn while_frozen<T>(
 }
 
 /// Thaws a filesystem; answers whether it was frozen.
-pub(super) fn thaw(tools: &Tools, mount: &Path) -> Result<bool, EngineError> {
+pub(crate) fn thaw(tools: &Tools, mount: &Path) -> Result<bool, EngineError> {
     let args = [OsStr::new("--unfreeze"), mount.as_os_str()];
     let attempted = format!("thawing {}", mount.display());
     let finished = tools.run(Tool::Fsfreeze, &args, None, &attempted)?;

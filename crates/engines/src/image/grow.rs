@@ -7,18 +7,16 @@ use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::path::Path;
 
-use lvault_core::{Bytes, VolumeId};
+use lvault_core::Bytes;
 
-use super::{ImageEngine, whole_blocks};
+use super::{ImageEngine, no_btrfs, whole_blocks};
 use crate::engine::{Change, Filesystem};
 use crate::error::{EngineError, Retry};
+use crate::filesystem::{check_ext4, grow_ext4, grow_xfs};
 use crate::locks::lock_folder;
 use crate::record::Record;
 use crate::store::Store;
-use crate::tools::{Finished, Tool};
-
-/// CAP_SYS_RESOURCE: without it the kernel does not let ext4 grow while it is mounted.
-const CAP_SYS_RESOURCE: u32 = 24;
+use crate::tools::Tool;
 
 impl ImageEngine {
     /// Grows a volume that is smaller than this. The caller holds its lock.
@@ -56,62 +54,33 @@ impl ImageEngine {
         image: &Path,
         held: &File,
     ) -> Result<(), EngineError> {
+        let tools = &self.kernel.tools;
         let file = self.image_of(store, &record.id)?;
         let view = self.kernel.view()?;
         let mut device = None;
         for attached in view.loops_of(file) {
             let attempted = format!("telling {} that volume {} has grown", attached.path.display(), record.id);
             let args = [OsStr::new("--set-capacity"), attached.path.as_os_str()];
-            self.kernel.tools.run(Tool::Losetup, &args, Some(held), &attempted)?.ok(&attempted, Retry::Later)?;
+            tools.run(Tool::Losetup, &args, Some(held), &attempted)?.ok(&attempted, Retry::Later)?;
             device = device.or_else(|| view.is_mounted(attached).then_some(&attached.path));
         }
         let point = view.mounts_of(file).first().map(|mount| mount.point.clone());
         match (filesystem, device, point) {
-            (Filesystem::Ext4, Some(device), _) => self.resize_ext4(&record.id, device, held, true),
+            (Filesystem::Ext4, Some(device), _) => grow_ext4(tools, &record.id, device, held, true),
             (Filesystem::Ext4, None, _) => {
-                self.check_ext4(&record.id, image, held)?;
-                self.resize_ext4(&record.id, image, held, false)
+                check_ext4(tools, &record.id, image, held)?;
+                grow_ext4(tools, &record.id, image, held, false)
             }
-            (Filesystem::Xfs, _, Some(point)) => self.grow_xfs(&record.id, &point, held),
+            (Filesystem::Xfs, _, Some(point)) => grow_xfs(tools, &record.id, &point, held),
             (Filesystem::Xfs, _, None) => {
                 // XFS grows only while mounted.
                 let point = self.attach(store, record, held)?;
-                let outcome = self.grow_xfs(&record.id, &point, held);
+                let outcome = grow_xfs(tools, &record.id, &point, held);
                 let detached = self.detach(store, &record.id).map(|_| ());
                 outcome.and(detached)
             }
+            (Filesystem::Btrfs, _, _) => Err(no_btrfs()),
         }
-    }
-
-    /// `resize2fs` wants a checked filesystem, and the check also finishes what is in the journal.
-    fn check_ext4(&self, id: &VolumeId, image: &Path, held: &File) -> Result<(), EngineError> {
-        let attempted = format!("checking volume {id} before it grows");
-        let args = [OsStr::new("-f"), OsStr::new("-p"), image.as_os_str()];
-        let finished = self.kernel.tools.run(Tool::E2fsck, &args, Some(held), &attempted)?;
-        match finished.code() {
-            // 1: errors were found and corrected.
-            Some(0 | 1) => Ok(()),
-            Some(_) | None => {
-                let said = Finished { stderr: finished.stdout.clone() + &finished.stderr, ..finished };
-                Err(said.failed(&attempted, Retry::Never))
-            }
-        }
-    }
-
-    fn resize_ext4(&self, id: &VolumeId, what: &Path, held: &File, online: bool) -> Result<(), EngineError> {
-        let attempted = format!("growing ext4 on volume {id}");
-        let finished = self.kernel.tools.run(Tool::Resize2fs, &[what.as_os_str()], Some(held), &attempted)?;
-        let refused = finished.code() != Some(0) && finished.stderr.contains("Permission denied");
-        if online && refused && !has_capability(CAP_SYS_RESOURCE) {
-            return Err(EngineError::MissingCapability { attempted, capability: "CAP_SYS_RESOURCE" });
-        }
-        finished.ok(&attempted, Retry::Later).map(|_| ())
-    }
-
-    fn grow_xfs(&self, id: &VolumeId, point: &Path, held: &File) -> Result<(), EngineError> {
-        let attempted = format!("growing XFS on volume {id}");
-        let finished = self.kernel.tools.run(Tool::XfsGrowfs, &[point.as_os_str()], Some(held), &attempted)?;
-        finished.ok(&attempted, Retry::Later).map(|_| ())
     }
 }
 
@@ -120,13 +89,4 @@ fn lengthen(image: &Path, length: u64) -> Result<(), EngineError> {
     let file = OpenOptions::new().write(true).open(image).map_err(EngineError::io("opening", image))?;
     let now = file.metadata().map_err(EngineError::io("looking at", image))?.len();
     file.set_len(now.max(length)).and_then(|()| file.sync_all()).map_err(EngineError::io("lengthening", image))
-}
-
-/// Whether this process has a capability in effect, by its number. When that cannot be read, it is taken to have it, so
-/// that nobody is told of a cause that was not seen.
-fn has_capability(number: u32) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let set = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
-    set.is_none_or(|set| set & (1 << number) != 0)
 }

@@ -25,18 +25,18 @@ const SYS_BLOCK: &str = "/sys/block";
 const LOOP_MAJOR: u32 = 7;
 
 /// A device's number, as major and minor.
-pub(super) type Device = (u32, u32);
+pub(crate) type Device = (u32, u32);
 
 /// A file, whatever it is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct FileId {
-    pub(super) device: Device,
+pub(crate) struct FileId {
+    pub(crate) device: Device,
     inode: u64,
 }
 
 impl FileId {
     /// The file at this path; `None` when there is none.
-    pub(super) fn of(path: &Path) -> Result<Option<FileId>, EngineError> {
+    pub(crate) fn of(path: &Path) -> Result<Option<FileId>, EngineError> {
         match fs::symlink_metadata(path) {
             Ok(meta) => Ok(Some(FileId { device: (major(meta.dev()), minor(meta.dev())), inode: meta.ino() })),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -47,28 +47,30 @@ impl FileId {
 
 /// One line of the mount table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Mount {
-    pub(super) device: Device,
-    pub(super) point: PathBuf,
-    pub(super) read_only: bool,
-    pub(super) filesystem: String,
+pub(crate) struct Mount {
+    pub(crate) device: Device,
+    pub(crate) point: PathBuf,
+    pub(crate) read_only: bool,
+    pub(crate) filesystem: String,
+    /// What was mounted, as whoever mounted it called it.
+    pub(crate) source: PathBuf,
 }
 
 /// One loop device that has a backing file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct LoopDevice {
-    pub(super) path: PathBuf,
-    pub(super) device: Device,
-    pub(super) backing: FileId,
+pub(crate) struct LoopDevice {
+    pub(crate) path: PathBuf,
+    pub(crate) device: Device,
+    pub(crate) backing: FileId,
     /// What the kernel calls the backing file; for telling a user, and for files that are deleted.
-    pub(super) backing_path: PathBuf,
+    pub(crate) backing_path: PathBuf,
     /// It is released by itself when its last user closes it.
-    pub(super) autoclear: bool,
+    pub(crate) autoclear: bool,
 }
 
 /// Mounts and loop devices at one moment.
 #[derive(Clone, Debug)]
-pub(super) struct View {
+pub(crate) struct View {
     mounts: Vec<Mount>,
     loops: Vec<LoopDevice>,
     /// Where a device is in `loops`: with thousands of volumes, every question would search all of it.
@@ -77,8 +79,8 @@ pub(super) struct View {
 
 /// Whom to ask. It remembers the loop devices for as long as the kernel says that none was attached or released since.
 #[derive(Debug)]
-pub(super) struct Kernel {
-    pub(super) tools: Tools,
+pub(crate) struct Kernel {
+    pub(crate) tools: Tools,
     known: Mutex<Option<Known>>,
 }
 
@@ -92,14 +94,13 @@ struct Known {
 type InUse = (OsString, Option<u64>);
 
 impl Kernel {
-    pub(super) fn new(tools: Tools) -> Kernel {
+    pub(crate) fn new(tools: Tools) -> Kernel {
         Kernel { tools, known: Mutex::default() }
     }
 
     /// What is so now: a few reads, and one run of `losetup` when the loop devices are other ones than the last time.
-    pub(super) fn view(&self) -> Result<View, EngineError> {
-        let table = fs::read(MOUNTINFO).map_err(EngineError::io("reading", MOUNTINFO))?;
-        let mounts = table.split(|byte| *byte == b'\n').filter_map(parse_mount).collect();
+    pub(crate) fn view(&self) -> Result<View, EngineError> {
+        let mounts = mounts()?;
         let loops = self.loops()?;
         let by_device = loops.iter().enumerate().map(|(index, device)| (device.device, index)).collect();
         Ok(View { mounts, loops, by_device })
@@ -127,39 +128,45 @@ impl Kernel {
 
 impl View {
     /// The loop devices in use.
-    pub(super) fn loops(&self) -> &[LoopDevice] {
+    pub(crate) fn loops(&self) -> &[LoopDevice] {
         &self.loops
     }
 
     /// All mounts.
-    pub(super) fn mounts(&self) -> &[Mount] {
+    pub(crate) fn mounts(&self) -> &[Mount] {
         &self.mounts
     }
 
     /// The loop devices of this file.
-    pub(super) fn loops_of(&self, file: FileId) -> impl Iterator<Item = &LoopDevice> {
+    pub(crate) fn loops_of(&self, file: FileId) -> impl Iterator<Item = &LoopDevice> {
         self.loops.iter().filter(move |device| device.backing == file)
     }
 
     /// Where this file is mounted, in the order of mounting.
-    pub(super) fn mounts_of(&self, file: FileId) -> Vec<&Mount> {
+    pub(crate) fn mounts_of(&self, file: FileId) -> Vec<&Mount> {
         self.mounts.iter().filter(|mount| self.backing(mount).is_some_and(|device| device.backing == file)).collect()
     }
 
     /// What is mounted at this point, topmost.
-    pub(super) fn at(&self, point: &Path) -> Option<&Mount> {
+    pub(crate) fn at(&self, point: &Path) -> Option<&Mount> {
         self.mounts.iter().rev().find(|mount| mount.point == point)
     }
 
     /// The loop device that is mounted here.
-    pub(super) fn backing(&self, mount: &Mount) -> Option<&LoopDevice> {
+    pub(crate) fn backing(&self, mount: &Mount) -> Option<&LoopDevice> {
         self.by_device.get(&mount.device).and_then(|index| self.loops.get(*index))
     }
 
     /// Whether a loop device is mounted anywhere.
-    pub(super) fn is_mounted(&self, device: &LoopDevice) -> bool {
+    pub(crate) fn is_mounted(&self, device: &LoopDevice) -> bool {
         self.mounts.iter().any(|mount| mount.device == device.device)
     }
+}
+
+/// The mount table.
+pub(crate) fn mounts() -> Result<Vec<Mount>, EngineError> {
+    let table = fs::read(MOUNTINFO).map_err(EngineError::io("reading", MOUNTINFO))?;
+    Ok(table.split(|byte| *byte == b'\n').filter_map(parse_mount).collect())
 }
 
 /// Reads one line of `/proc/self/mountinfo`; see proc(5).
@@ -168,11 +175,13 @@ fn parse_mount(line: &[u8]) -> Option<Mount> {
     let device = parse_device(std::str::from_utf8(fields.by_ref().nth(2)?).ok()?)?;
     let point = PathBuf::from(unescape(fields.by_ref().nth(1)?));
     let read_only = fields.by_ref().next()?.split(|byte| *byte == b',').any(|option| option == b"ro");
-    let filesystem = String::from_utf8_lossy(fields.skip_while(|field| *field != b"-").nth(1)?).into_owned();
-    Some(Mount { device, point, read_only, filesystem })
+    let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
+    let filesystem = String::from_utf8_lossy(fields.next()?).into_owned();
+    let source = PathBuf::from(unescape(fields.next()?));
+    Some(Mount { device, point, read_only, filesystem, source })
 }
 
-fn parse_device(text: &str) -> Option<Device> {
+pub(crate) fn parse_device(text: &str) -> Option<Device> {
     let (major, minor) = text.trim().split_once(':')?;
     Some((major.trim().parse().ok()?, minor.trim().parse().ok()?))
 }
@@ -256,18 +265,18 @@ fn parse_loop(device: &Value) -> Result<LoopDevice, String> {
 }
 
 /// Whether there may be loop devices on this machine at all.
-pub(super) fn require_loop_control() -> Result<(), EngineError> {
+pub(crate) fn require_loop_control() -> Result<(), EngineError> {
     let path = PathBuf::from("/dev/loop-control");
     if path.exists() { Ok(()) } else { Err(EngineError::NoLoopDevices { path }) }
 }
 
 /// Whether a mount is of a loop device.
-pub(super) fn is_loop(mount: &Mount) -> bool {
+pub(crate) fn is_loop(mount: &Mount) -> bool {
     mount.device.0 == LOOP_MAJOR
 }
 
 /// Who has something open below a path: a few, by name and process id, as far as this process may see.
-pub(super) fn holders(path: &Path) -> Vec<String> {
+pub(crate) fn holders(path: &Path) -> Vec<String> {
     const MOST: usize = 5;
     let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
@@ -297,7 +306,8 @@ mod tests {
         let line = br"42 27 7:3 / /state/with\040space/mnt ro,relatime shared:1 master:2 - xfs /dev/loop3 ro,nouuid";
         let mount = parse_mount(line).unwrap();
         let point = PathBuf::from("/state/with space/mnt");
-        assert_eq!(mount, Mount { device: (7, 3), point, read_only: true, filesystem: "xfs".into() });
+        let source = PathBuf::from("/dev/loop3");
+        assert_eq!(mount, Mount { device: (7, 3), point, read_only: true, filesystem: "xfs".into(), source });
         assert!(is_loop(&mount));
         let plain = parse_mount(br"36 35 98:0 /mnt1 /mnt2 rw,noatime - ext3 /dev/root rw").unwrap();
         assert_eq!((plain.read_only, plain.filesystem.as_str()), (false, "ext3"));

@@ -5,15 +5,14 @@
 //! changes. What is attached is asked of the kernel each time ([`kernel`]); how much fits is in [`capacity`].
 
 mod capacity;
-mod freeze;
+pub(crate) mod freeze;
 mod grow;
-mod kernel;
-mod mounting;
+pub(crate) mod kernel;
+pub(crate) mod mounting;
 mod pool;
 mod probe;
 mod recover;
 
-use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -25,7 +24,8 @@ use crate::engine::{
     Access, Capabilities, Capacity, Change, Filesystem, NewSnapshot, NewVolume, Options, Recovered, VolumeEngine,
     VolumeInfo,
 };
-use crate::error::{EngineError, Retry};
+use crate::error::EngineError;
+use crate::filesystem;
 use crate::locks::{Locks, hold, lock_folder};
 use crate::record::Record;
 use crate::store::{Staged, Store};
@@ -64,7 +64,7 @@ impl ImageEngine {
             return Err(EngineError::NeedsRoot);
         }
         let tools = Tools::find(options.tool_limit);
-        tools.require(&Tool::ALL)?;
+        tools.require(&Tool::IMAGE)?;
         kernel::require_loop_control()?;
         let mounts = state.join("mnt");
         fs::create_dir_all(&mounts).map_err(EngineError::io("making the folder", &mounts))?;
@@ -181,16 +181,8 @@ impl ImageEngine {
         let path = Pool::image_in(staged.path());
         let image = create(&path)?;
         image.set_len(whole_blocks(new.size)).map_err(EngineError::io("giving its size to", &path))?;
-        let attempted = format!("making {filesystem} on volume {}", new.id);
         let held = lock_folder(staged.path())?;
-        let (tool, args): (_, &[&str]) = match filesystem {
-            // Everything is fixed here, for what mke2fs chooses by itself depends on the size and the distribution.
-            Filesystem::Ext4 => (Tool::MkfsExt4, &["-q", "-F", "-b", "4096", "-I", "256", "-m", "0"]),
-            Filesystem::Xfs => (Tool::MkfsXfs, &["-q", "-f", "-m", "reflink=1"]),
-        };
-        let mut args: Vec<&OsStr> = args.iter().map(OsStr::new).collect();
-        args.push(path.as_os_str());
-        self.kernel.tools.run(tool, &args, held.as_ref(), &attempted)?.ok(&attempted, Retry::Later)?;
+        filesystem::make(&self.kernel.tools, &new.id, filesystem, &path, held.as_ref())?;
         image.sync_all().map_err(EngineError::io("making durable", path))
     }
 
@@ -269,6 +261,7 @@ impl VolumeEngine for ImageEngine {
             enforces_read_only: true,
             atomic_snapshots: true,
             reflink: true,
+            independent_snapshots: true,
             needs_root: true,
             filesystems: &FILESYSTEMS,
         }
@@ -299,6 +292,9 @@ impl VolumeEngine for ImageEngine {
             return there.is_volume(new);
         }
         let filesystem = new.filesystem.unwrap_or(Filesystem::Ext4);
+        if filesystem == Filesystem::Btrfs {
+            return Err(no_btrfs());
+        }
         let least = filesystem.least_size();
         if new.size < least {
             let what = filesystem.name();
@@ -396,6 +392,12 @@ impl VolumeEngine for ImageEngine {
 fn create(path: &Path) -> Result<File, EngineError> {
     let options = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path);
     options.map_err(EngineError::io("making the image", path))
+}
+
+/// Every clone of a btrfs has its identity, and the kernel mounts no two of the same.
+fn no_btrfs() -> EngineError {
+    let (what, remedy) = ("a volume with btrfs".to_owned(), "ask for ext4 or xfs, or use the lvm engine");
+    EngineError::Unsupported { what, engine: NAME, remedy }
 }
 
 fn whole_blocks(size: Bytes) -> u64 {

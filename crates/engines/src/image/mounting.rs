@@ -22,18 +22,20 @@ const STEP: Duration = Duration::from_millis(20);
 
 /// What to mount a volume with. A snapshot was cut while frozen: nothing in it needs recovery, and nothing may write
 /// to it. XFS refuses a second filesystem with the same identity, which every clone has.
-pub(super) fn options(filesystem: Filesystem, access: Access, clone: bool) -> &'static str {
+pub(crate) fn options(filesystem: Filesystem, access: Access, clone: bool) -> &'static str {
     match (filesystem, access, clone) {
         (Filesystem::Ext4, Access::ReadOnly, _) => "loop,ro,noload,nodev,nosuid,noexec",
         (Filesystem::Xfs, Access::ReadOnly, _) => "loop,ro,norecovery,nouuid,nodev,nosuid,noexec",
         (Filesystem::Ext4, Access::ReadWrite, _) | (Filesystem::Xfs, Access::ReadWrite, false) => "loop,rw",
         (Filesystem::Xfs, Access::ReadWrite, true) => "loop,rw,nouuid",
+        (Filesystem::Btrfs, Access::ReadOnly, _) => "loop,ro,nodev,nosuid,noexec",
+        (Filesystem::Btrfs, Access::ReadWrite, _) => "loop,rw",
     }
 }
 
 /// Why an image was not mounted.
 #[derive(Debug)]
-pub(super) enum NotMounted {
+pub(crate) enum NotMounted {
     /// The program could not be run, or did not end in time.
     Tool(EngineError),
     /// It said no.
@@ -41,7 +43,7 @@ pub(super) enum NotMounted {
 }
 
 /// Mounts an image by a loop device of its own.
-pub(super) fn mount(
+pub(crate) fn mount(
     tools: &Tools,
     image: &Path,
     point: &Path,
@@ -58,7 +60,7 @@ pub(super) fn mount(
 }
 
 /// Makes an error of it. What lies on the disk does not get better by trying again; a lack of devices may.
-pub(super) fn mount_error(what: &str) -> impl FnOnce(NotMounted) -> EngineError {
+pub(crate) fn mount_error(what: &str) -> impl FnOnce(NotMounted) -> EngineError {
     let attempted = format!("mounting {what}");
     move |error| match error {
         NotMounted::Tool(error) => error,
@@ -71,7 +73,7 @@ pub(super) fn mount_error(what: &str) -> impl FnOnce(NotMounted) -> EngineError 
 }
 
 /// Unmounts what is topmost at a path. Who is in the way is named when it stays busy.
-pub(super) fn unmount(point: &Path, what: &str) -> Result<(), EngineError> {
+pub(crate) fn unmount(point: &Path, what: &str) -> Result<(), EngineError> {
     let started = Instant::now();
     loop {
         match rustix::mount::unmount(point, UnmountFlags::NOFOLLOW) {
@@ -87,7 +89,7 @@ pub(super) fn unmount(point: &Path, what: &str) -> Result<(), EngineError> {
 
 /// Waits until no loop device that nobody has mounted is left of a file, and releases those that do not go by
 /// themselves.
-pub(super) fn wait_for_release(kernel: &Kernel, image: FileId) -> Result<(), EngineError> {
+pub(crate) fn wait_for_release(kernel: &Kernel, image: FileId) -> Result<(), EngineError> {
     let started = Instant::now();
     loop {
         let view = kernel.view()?;
@@ -104,7 +106,7 @@ pub(super) fn wait_for_release(kernel: &Kernel, image: FileId) -> Result<(), Eng
 }
 
 /// Releases a loop device: at once, or, while somebody has it open, as soon as they close it.
-pub(super) fn release(tools: &Tools, device: &Path) -> Result<(), EngineError> {
+pub(crate) fn release(tools: &Tools, device: &Path) -> Result<(), EngineError> {
     let attempted = format!("releasing {}", device.display());
     let args = [OsStr::new("--detach"), device.as_os_str()];
     tools.run(Tool::Losetup, &args, None, &attempted)?.ok(&attempted, Retry::Later).map(|_| ())

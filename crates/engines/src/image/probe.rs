@@ -7,7 +7,7 @@ use std::path::Path;
 use lvault_core::VolumeId;
 
 use super::ImageEngine;
-use crate::engine::{Access, Change, Filesystem, NewSnapshot, NewVolume, Options, VolumeEngine};
+use crate::engine::{Access, Change, Filesystem, NewSnapshot, NewVolume, Options, Placement, VolumeEngine};
 use crate::error::EngineError;
 
 /// The names of the volumes it makes, which it also removes when an earlier probe died.
@@ -53,7 +53,7 @@ impl ImageEngine {
 
     fn try_out(&self, volume: &VolumeId, snapshot: &VolumeId) -> Result<(), EngineError> {
         let size = Filesystem::Ext4.least_size();
-        self.ensure_volume(&NewVolume { id: volume.clone(), size, filesystem: None })?;
+        self.ensure_volume(&NewVolume { id: volume.clone(), size, filesystem: None, placement: Placement::default() })?;
         let file = self.ensure_attached(volume)?.join("probe");
         fs::write(&file, CONTENT).map_err(EngineError::io("writing", &file))?;
         let new = NewSnapshot { id: snapshot.clone(), source: volume.clone(), access: Access::ReadOnly };

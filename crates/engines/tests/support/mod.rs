@@ -3,6 +3,9 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![expect(clippy::disallowed_methods, reason = "tests look at the machine with its own programs")]
 
+pub(crate) mod lvm;
+
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,9 +14,10 @@ use std::time::{Duration, Instant};
 
 use lvault_core::{Bytes, VolumeId};
 use lvault_engines::{
-    Access, Change, DirectoryEngine, EngineError, Filesystem, ImageEngine, NewSnapshot, NewVolume, Options,
-    VolumeEngine,
+    Access, Change, DirectoryEngine, EngineError, Filesystem, ImageEngine, LvmEngine, NewSnapshot, NewVolume, Options,
+    Placement, VolumeEngine,
 };
+use lvm::{Layout, VolumeGroup};
 
 pub(crate) const MIB: u64 = 1 << 20;
 
@@ -22,12 +26,15 @@ pub(crate) const MIB: u64 = 1 << 20;
 pub(crate) enum Kind {
     Directory,
     Image(Filesystem),
+    /// Logical volumes, in a thin pool or not.
+    Lvm(Layout, Filesystem),
 }
 
 /// A state folder; dropping it unmounts and removes everything in it.
 pub(crate) struct State {
     folder: PathBuf,
     pub(crate) options: Options,
+    group: RefCell<Option<VolumeGroup>>,
 }
 
 impl State {
@@ -38,7 +45,8 @@ impl State {
 
     /// The state folder of another process; whoever made it takes it away.
     pub(crate) fn at(folder: PathBuf) -> State {
-        State { folder, options: Options { pool_size: Some(Bytes(2048 * MIB)), ..Options::default() } }
+        let options = Options { pool_size: Some(Bytes(2048 * MIB)), ..Options::default() };
+        State { folder, options, group: RefCell::default() }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -58,7 +66,28 @@ impl State {
         Ok(match kind {
             Kind::Directory => Box::new(DirectoryEngine::open(&self.folder)?),
             Kind::Image(_) => Box::new(ImageEngine::open(&self.folder, self.options.clone())?),
+            Kind::Lvm(layout, _) => Box::new(self.open_lvm(layout)?),
         })
+    }
+
+    /// Opens the LVM engine on a volume group of this state's own.
+    pub(crate) fn open_lvm(&self, layout: Layout) -> Result<LvmEngine, EngineError> {
+        let mut group = self.group.borrow_mut();
+        let group = group.get_or_insert_with(|| VolumeGroup::new(&self.folder, layout));
+        let options = Options { lvmd_config: Some(group.config()), ..self.options.clone() };
+        LvmEngine::open(&self.folder, options)
+    }
+
+    /// Does something with the volume group that [`open_lvm`](Self::open_lvm) has made.
+    pub(crate) fn with_group<T>(&self, work: impl FnOnce(&VolumeGroup) -> T) -> T {
+        work(self.group.borrow().as_ref().expect("the engine was opened"))
+    }
+
+    /// The files or the device that a volume lies on.
+    pub(crate) fn storage_of(&self, name: &str) -> Vec<PathBuf> {
+        let folders = ["volumes", "pool/volumes"].map(|folder| self.folder.join(folder).join(name));
+        let device = self.group.borrow().as_ref().map(|group| group.device(name));
+        folders.into_iter().chain(device).filter(|path| path.exists()).collect()
     }
 
     /// What is below the volumes' folders and is no volume.
@@ -116,6 +145,7 @@ impl Drop for State {
         for mount in self.mounts().iter().rev() {
             let _ = Command::new("umount").arg("-l").arg(mount).output();
         }
+        drop(self.group.take());
         let _ = Command::new("chmod").args(["-R", "u+rwX"]).arg(&self.folder).output();
         let _ = fs::remove_dir_all(&self.folder);
     }
@@ -191,20 +221,21 @@ pub(crate) fn has_capability(number: u32) -> bool {
 impl Kind {
     pub(crate) fn size(self) -> Bytes {
         match self {
-            Kind::Directory | Kind::Image(Filesystem::Ext4) => Bytes(64 * MIB),
-            Kind::Image(Filesystem::Xfs) => Bytes(300 * MIB),
+            Kind::Directory | Kind::Image(Filesystem::Ext4) | Kind::Lvm(_, Filesystem::Ext4) => Bytes(64 * MIB),
+            Kind::Image(Filesystem::Xfs) | Kind::Lvm(_, Filesystem::Xfs) => Bytes(300 * MIB),
+            Kind::Image(Filesystem::Btrfs) | Kind::Lvm(_, Filesystem::Btrfs) => Bytes(200 * MIB),
         }
     }
 
     pub(crate) fn filesystem(self) -> Option<Filesystem> {
         match self {
             Kind::Directory => None,
-            Kind::Image(filesystem) => Some(filesystem),
+            Kind::Image(filesystem) | Kind::Lvm(_, filesystem) => Some(filesystem),
         }
     }
 
     pub(crate) fn volume(self, name: &str) -> NewVolume {
-        NewVolume { id: id(name), size: self.size(), filesystem: self.filesystem() }
+        NewVolume { id: id(name), size: self.size(), filesystem: self.filesystem(), placement: Placement::default() }
     }
 }
 

@@ -50,6 +50,7 @@ fn filesystem(asked: args::Filesystem) -> Filesystem {
     match asked {
         args::Filesystem::Ext4 => Filesystem::Ext4,
         args::Filesystem::Xfs => Filesystem::Xfs,
+        args::Filesystem::Btrfs => Filesystem::Btrfs,
     }
 }
 
@@ -59,6 +60,7 @@ fn filesystem_for(asked: Option<args::Filesystem>, size: Bytes) -> Result<Option
         None => Bytes(1),
         Some(args::Filesystem::Ext4) => Bytes(32 << 20),
         Some(args::Filesystem::Xfs) => Bytes(300 << 20),
+        Some(args::Filesystem::Btrfs) => Bytes(200 << 20),
     };
     match asked.map(filesystem) {
         Some(_) if size < least => Err(CliError::input(

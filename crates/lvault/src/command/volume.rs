@@ -8,7 +8,7 @@ use lvault_core::Bytes;
 use serde_json::json;
 
 use super::{existing, filesystem_for, not_deleting, object, plain_spec};
-use crate::args::{Filesystem, Output, VolumeCommand, WaitArgs};
+use crate::args::{Filesystem, Output, PlacementArgs, VolumeCommand, WaitArgs};
 use crate::clock::now;
 use crate::error::CliError;
 use crate::follow::{Goal, follow};
@@ -26,8 +26,8 @@ const VOLUMES: [Kind; 2] = [Kind::Volume, Kind::Restore];
 /// Runs one of the commands.
 pub async fn run(server: &Server, command: VolumeCommand) -> Result<(), CliError> {
     match command {
-        VolumeCommand::Create { name, size, filesystem, node, wait } => {
-            let volume = create(server, &name, &size, filesystem, node.as_deref(), wait).await?;
+        VolumeCommand::Create { name, size, filesystem, node, placement, wait } => {
+            let volume = create(server, &name, &size, filesystem, node.as_deref(), &placement, wait).await?;
             say::result(&format!("volume {} created, {}", volume.name_any(), said_size(&volume)));
             Ok(())
         }
@@ -53,12 +53,15 @@ pub async fn create(
     size: &str,
     filesystem: Option<Filesystem>,
     node: Option<&str>,
+    placement: &PlacementArgs,
     wait: WaitArgs,
 ) -> Result<LogicalVolume, CliError> {
     let name = names::object_name("NAME", name)?;
     let size = names::size("--size", size)?;
     let mut spec = plain_spec(&name, server.node_for(node)?, size);
     spec.filesystem = filesystem_for(filesystem, size)?;
+    spec.device_class = placement.device_class.clone();
+    spec.lvcreate_option_class = placement.lvcreate_option_class.clone();
     let wanted = object(&name, spec)?;
     let created = server.create(&server.volume_api(), &wanted, &format!("creating volume {name}")).await?;
     settle(server, created, Goal::Ready, wait).await

@@ -19,7 +19,7 @@ use lvault_core::Bytes;
 use lvault_engines::VolumeEngine;
 use tokio::time::Instant;
 
-use crate::args::{DemoArgs, Engine, Knobs, Place, UpArgs};
+use crate::args::{DemoArgs, Knobs, Place, UpArgs};
 use crate::command::storage::generated;
 use crate::error::CliError;
 use crate::follow::{Goal, follow};
@@ -43,7 +43,7 @@ pub async fn run(place: &Place, args: DemoArgs) -> Result<(), CliError> {
     let folder = Folder::take(place.state_dir.as_deref())?;
     let state = StateDir::find(Some(&folder.path))?;
     let stop = Arc::new(AtomicBool::new(false));
-    let mut running = match start(&state, args.engine, args.data.is_some()).await {
+    let mut running = match start(&state, &args).await {
         Ok(running) => running,
         Err(error) => {
             folder.remove()?;
@@ -83,7 +83,7 @@ pub async fn run(place: &Place, args: DemoArgs) -> Result<(), CliError> {
     }
 }
 
-async fn start(state: &StateDir, engine: Engine, own_data: bool) -> Result<Running, CliError> {
+async fn start(state: &StateDir, args: &DemoArgs) -> Result<Running, CliError> {
     let time = |text| duration(text).unwrap_or(Duration::from_secs(10));
     let knobs = Knobs {
         lease_duration: time("30s"),
@@ -93,8 +93,12 @@ async fn start(state: &StateDir, engine: Engine, own_data: bool) -> Result<Runni
     };
     let listen = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
     // Sparse: it takes what is written into it.
-    let pool_size = (!own_data).then(|| "6Gi".to_owned());
-    up::start(state, &UpArgs { engine, node: None, listen, pool_size, knobs }).await
+    let pool_size = args.data.is_none().then(|| "6Gi".to_owned());
+    up::start(
+        state,
+        &UpArgs { engine: args.engine, node: None, listen, pool_size, lvmd_config: args.lvmd_config.clone(), knobs },
+    )
+    .await
 }
 
 async fn perform(

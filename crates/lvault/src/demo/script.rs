@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::live::{self, Writer};
 use super::manifest::{Difference, Manifest};
 use super::tree;
-use crate::args::{RestoreArgs, WaitArgs};
+use crate::args::{PlacementArgs, RestoreArgs, WaitArgs};
 use crate::command::{restore, snapshot, storage, volume};
 use crate::error::CliError;
 use crate::follow::{Goal, follow};
@@ -112,7 +112,7 @@ impl Script {
         step("making a volume and filling it with every kind of file");
         let wait = WaitArgs { wait: true, timeout: Some(LIMIT) };
         let size = format_size(self.size).0;
-        volume::create(&self.server, "data", &size, None, None, wait).await?;
+        volume::create(&self.server, "data", &size, None, None, &PlacementArgs::default(), wait).await?;
         let folder = PathBuf::from(volume::path(&self.server, "data").await?);
         let (root, data, stop) = (folder.clone(), self.data.clone(), Arc::clone(&self.stop));
         let quiet = blocking("filling the volume", move || {

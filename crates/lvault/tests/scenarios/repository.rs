@@ -81,9 +81,9 @@ impl Repository {
         self.snapshots().of(uid, attempt)
     }
 
-    /// Has restic read everything.
+    /// Has restic read everything. An executor that was killed has left its lock, which restic would stop at.
     pub(crate) fn check(&self) {
-        succeed(&mut self.restic(&["check", "--read-data"]));
+        succeed(&mut self.restic(&["check", "--read-data", "--no-lock"]));
     }
 
     /// What restic restores of a volume.

@@ -108,6 +108,7 @@ impl VolumeEngine for FakeEngine {
             enforces_read_only: true,
             atomic_snapshots: true,
             reflink: true,
+            independent_snapshots: true,
             needs_root: false,
             filesystems: &[],
         }
