@@ -27,6 +27,9 @@ pub struct NodeArgs {
     /// The size of the image engine's own pool, where it has to make one [default: half of what is free]
     #[arg(long, value_name = "SIZE")]
     pub pool_size: Option<String>,
+    /// The lvm engine's device classes, in TopoLVM's words [default: /etc/topolvm/lvmd.yaml]
+    #[arg(long, value_name = "FILE")]
+    pub lvmd_config: Option<PathBuf>,
     /// The image of executors [default: the agent's own]
     #[arg(long, value_name = "IMAGE")]
     pub executor_image: Option<String>,

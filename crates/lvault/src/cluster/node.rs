@@ -53,8 +53,14 @@ pub async fn run(place: &Place, args: NodeArgs) -> Result<(), CliError> {
             Engine::Auto => Wish::Auto,
             Engine::Image => Wish::Image,
             Engine::Directory => Wish::Directory,
+            Engine::Lvm => Wish::Lvm,
         };
-        let chosen = open_engine(&state, wish, Options { pool_size, ..Options::default() }).await?;
+        let chosen = open_engine(
+            &state,
+            wish,
+            Options { pool_size, lvmd_config: args.lvmd_config.clone(), ..Options::default() },
+        )
+        .await?;
         let _ = engine.set(Arc::clone(&chosen.engine));
         let settings = settings(&client, &args, &node, resources).await?;
         info!("node {node}: {}; executors run {}", chosen.why, settings.image);
