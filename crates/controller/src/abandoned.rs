@@ -45,22 +45,17 @@ pub async fn release_abandoned(client: Client, interval: Duration) {
 async fn release(client: &Client, volume: &LogicalVolume) -> Result<(), String> {
     let (name, node) = (volume.name_any(), &volume.spec.node_name);
     let nodes: Api<Node> = Api::all(client.clone());
-    match ask(LIMIT, nodes.get_opt(node)).await {
-        Answer::Done(None) => {}
-        Answer::Done(Some(_)) => return Err(format!("its node {node} exists: the agent there removes it")),
-        other => return Err(format!("nobody knows whether its node {node} exists: {}", said(other))),
+    let found = done(ask(LIMIT, nodes.get_opt(node)).await);
+    if found.map_err(|problem| format!("nobody knows whether its node {node} exists: {problem}"))?.is_some() {
+        return Err(format!("its node {node} exists: the agent there removes it"));
     }
     release_pods(client, volume).await?;
     let others: Vec<&String> = volume.finalizers().iter().filter(|name| *name != keys::FINALIZER).collect();
     let volumes: Api<LogicalVolume> = Api::all(client.clone());
     let patch = finalizers(&volume.metadata.uid, volume.resource_version(), &others);
-    match ask(LIMIT, volumes.patch(&name, &PatchParams::default(), &Patch::Merge(&patch))).await {
-        Answer::Done(_) | Answer::NotFound => {
-            tracing::info!(volume = name, node, "released: its node is gone, and so is its data");
-            Ok(())
-        }
-        other => Err(said(other)),
-    }
+    done(ask(LIMIT, volumes.patch(&name, &PatchParams::default(), &Patch::Merge(&patch))).await)?;
+    tracing::info!(volume = name, node, "released: its node is gone, and so is its data");
+    Ok(())
 }
 
 /// The executors that were on that node: whoever collects dead pods can take them then.
@@ -70,18 +65,14 @@ async fn release_pods(client: &Client, volume: &LogicalVolume) -> Result<(), Str
     let Some(storage) = online.or(spec.restore.as_ref().map(|restore| &restore.storage)) else { return Ok(()) };
     let pods: Api<Pod> = Api::namespaced(client.clone(), &storage.namespace);
     let own = ListParams::default().labels(&format!("{}={}", keys::LABEL_UID, volume.uid().unwrap_or_default()));
-    let found = match ask(LIMIT, pods.list(&own)).await {
-        Answer::Done(found) => found.items,
-        other => return Err(format!("cannot list its executors: {}", said(other))),
-    };
-    for pod in found.iter().filter(|pod| pod.finalizers().iter().any(|name| name == keys::POD_FINALIZER)) {
+    let found =
+        done(ask(LIMIT, pods.list(&own)).await).map_err(|problem| format!("cannot list its executors: {problem}"))?;
+    for pod in found.items.iter().filter(|pod| pod.finalizers().iter().any(|name| name == keys::POD_FINALIZER)) {
         let others: Vec<&String> = pod.finalizers().iter().filter(|name| *name != keys::POD_FINALIZER).collect();
         let patch = finalizers(&pod.metadata.uid, pod.resource_version(), &others);
         let (name, params) = (pod.name_any(), PatchParams::default());
-        match ask(LIMIT, pods.patch(&name, &params, &Patch::Merge(&patch))).await {
-            Answer::Done(_) | Answer::NotFound => {}
-            other => return Err(format!("cannot release its executor {name}: {}", said(other))),
-        }
+        let released = done(ask(LIMIT, pods.patch(&name, &params, &Patch::Merge(&patch))).await);
+        released.map_err(|problem| format!("cannot release its executor {name}: {problem}"))?;
     }
     Ok(())
 }
@@ -90,12 +81,13 @@ fn finalizers(uid: &Option<String>, version: Option<String>, left: &[&String]) -
     json!({"metadata": {"uid": uid, "resourceVersion": version, "finalizers": left}})
 }
 
-fn said<T>(answer: Answer<T>) -> String {
+/// What was answered, or why there is no answer; what is not there or has changed is looked at again next time.
+fn done<T>(answer: Answer<T>) -> Result<T, String> {
     match answer {
-        Answer::Done(_) => "done".to_owned(),
-        Answer::NotFound => "it is not there".to_owned(),
-        Answer::Conflict => "somebody has written meanwhile".to_owned(),
-        Answer::Refused(error) => error.to_string(),
-        Answer::Unknown(problem) => problem,
+        Answer::Done(value) => Ok(value),
+        Answer::NotFound => Err("it is not there any more".to_owned()),
+        Answer::Conflict => Err("somebody has written meanwhile".to_owned()),
+        Answer::Refused(error) => Err(error.to_string()),
+        Answer::Unknown(problem) => Err(problem),
     }
 }

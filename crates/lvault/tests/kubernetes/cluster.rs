@@ -163,7 +163,7 @@ impl Cluster {
     /// A volume with a file; answers with the folder.
     pub(crate) fn volume(&self, name: &str) -> PathBuf {
         self.create(&json!({"apiVersion": "topolvm.io/v1", "kind": "LogicalVolume", "metadata": {"name": name},
-                            "spec": {"name": name, "nodeName": NODE, "size": "1Gi"}}));
+                            "spec": {"name": name, "nodeName": NODE, "size": "16Mi"}}));
         let folder = self.mounted(name);
         fs::write(folder.join("file"), vec![7; 100_000]).unwrap();
         folder
@@ -180,14 +180,14 @@ impl Cluster {
 
     pub(crate) fn snapshot(&self, name: &str, source: &str, namespace: &str, backoff_limit: i32) {
         self.create(&json!({"apiVersion": "topolvm.io/v1", "kind": "LogicalVolume", "metadata": {"name": name},
-            "spec": {"name": name, "nodeName": NODE, "size": "1Gi", "source": source, "accessType": "ro",
+            "spec": {"name": name, "nodeName": NODE, "size": "16Mi", "source": source, "accessType": "ro",
                      "onlineSnapshot": {"storage": {"name": "main", "namespace": namespace}, "backoffLimit": backoff_limit}}}));
     }
 
     pub(crate) fn restore(&self, name: &str, snapshot: &str) {
         let status = self.transfer(snapshot).unwrap();
         self.create(&json!({"apiVersion": "topolvm.io/v1", "kind": "LogicalVolume", "metadata": {"name": name},
-            "spec": {"name": name, "nodeName": NODE, "size": "1Gi",
+            "spec": {"name": name, "nodeName": NODE, "size": "16Mi",
                      "restore": {"storage": {"name": "main", "namespace": NAMESPACE}, "path": status.path,
                                  "snapshotID": status.snapshot_id}}}));
     }

@@ -41,7 +41,9 @@ fn rendered(file: &str) -> Vec<Value> {
             Some(path) => match &values[path.split('.').next().unwrap()] {
                 Value::Object(group) => rendered.push_str(&group[path.split_once('.').unwrap().1].to_string()),
                 Value::String(value) => rendered.push_str(value),
-                other => panic!("{file}: {expression}: {other}"),
+                other @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_)) => {
+                    panic!("{file}: {expression}: {other}")
+                }
             },
             None if expression == ".Release.Namespace" => rendered.push_str("lvault-system"),
             None => panic!("{file}: {expression} is no substitution of a value"),

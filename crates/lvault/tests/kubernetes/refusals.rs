@@ -54,7 +54,7 @@ fn a_storage_whose_secret_is_missing() {
 fn volumes_of_other_nodes_are_nobodys_here() {
     let cluster = Cluster::new();
     cluster.create(&json!({"apiVersion": "topolvm.io/v1", "kind": "LogicalVolume", "metadata": {"name": "far"},
-                           "spec": {"name": "far", "nodeName": "n2", "size": "1Gi"}}));
+                           "spec": {"name": "far", "nodeName": "n2", "size": "16Mi"}}));
     cluster.volume("near");
     let far = cluster.get("far").unwrap();
     assert!(far.status.is_none() && far.metadata.finalizers.is_none(), "{far:?}");

@@ -121,7 +121,7 @@ fn check(pod: &Pod) {
 fn a_node_that_is_gone(cluster: &Cluster) {
     cluster.create(&json!({"apiVersion": "topolvm.io/v1", "kind": "LogicalVolume",
         "metadata": {"name": "gone", "finalizers": ["topolvm.io/logicalvolume", "example.com/other"]},
-        "spec": {"name": "gone", "nodeName": "n9", "size": "1Gi", "source": "v", "accessType": "ro",
+        "spec": {"name": "gone", "nodeName": "n9", "size": "16Mi", "source": "v", "accessType": "ro",
                  "onlineSnapshot": {"storage": {"name": "main", "namespace": NAMESPACE}}}}));
     let uid = cluster.get("gone").unwrap().metadata.uid.unwrap();
     cluster.create(&json!({"apiVersion": "v1", "kind": "Pod",

@@ -270,10 +270,7 @@ async fn gone_is_done<T>(request: impl Future<Output = kube::Result<T>>) -> kube
 fn refused(attempted: &str, error: kube::Error) -> LaunchError {
     let denied = matches!(&error, kube::Error::Api(status) if status.code == 403);
     let kind = if denied { io::ErrorKind::PermissionDenied } else { io::ErrorKind::Other };
-    let message = match &error {
-        kube::Error::Api(status) => status.message.clone(),
-        other => other.to_string(),
-    };
+    let message = if let kube::Error::Api(status) = &error { status.message.clone() } else { error.to_string() };
     let remedy = if denied { "; was the namespace set up for storages (docs/kubernetes.md)?" } else { "" };
     failed(attempted, kind, format!("{message}{remedy}"))
 }
