@@ -39,12 +39,6 @@ impl Caller {
         Caller { user, policy, observer: server.observer.clone() }
     }
 
-    /// The owner, of no server.
-    #[cfg(test)]
-    pub(crate) fn owner() -> Caller {
-        Caller { user: Arc::new(User::owner()), policy: Arc::default(), observer: None }
-    }
-
     /// Refuses what the user may not do. Every call is a decision that the observer hears of.
     pub(crate) fn require(&self, asked: &Attributes) -> Result<(), Refusal> {
         if self.may(asked) { Ok(()) } else { Err(denied(&self.user, asked)) }
