@@ -1,4 +1,4 @@
-//! The CRD files in `deploy/crds` are written by the code that defines the resources.
+//! The files in `deploy/crds`, the CRDs and their list for kustomize, are written by the code that defines the resources.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -36,7 +36,11 @@ pub(crate) fn check() -> Result<String, String> {
 
 fn files() -> Result<Vec<(PathBuf, String)>, String> {
     let crds = lvault_api::crds::yaml().map_err(|e| format!("cannot write the CRDs as YAML: {e}"))?;
-    Ok(crds.into_iter().map(|(name, text)| (folder().join(name), format!("{HEADER}{text}"))).collect())
+    let names: String = crds.iter().map(|(name, _)| format!("- {name}\n")).collect();
+    let kustomization =
+        format!("apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n{names}");
+    let all = crds.into_iter().chain([("kustomization.yaml".to_owned(), kustomization)]);
+    Ok(all.map(|(name, text)| (folder().join(name), format!("{HEADER}{text}"))).collect())
 }
 
 fn folder() -> PathBuf {
