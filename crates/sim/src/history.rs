@@ -95,7 +95,7 @@ async fn live(world: &World, random: &mut Random) -> Said<()> {
         inner.points.plan = Plan::default();
         inner.events.at.clear();
         inner.storage_usable = true;
-        inner.broken_copies = 0;
+        inner.broken_attempt = 0;
         inner.points.note("faults stop");
         inner.lives.iter().for_each(|life| life.freeze(false));
     });
@@ -166,8 +166,9 @@ async fn act(world: &World, random: &mut Random) -> Said<()> {
             drop(world.create_clone("copy", "data").await);
         }
         94..=96 => {
-            line("the next copy breaks".to_owned());
-            world.shared.with(|inner| inner.broken_copies += 1);
+            let attempt = random.below(3) as u32;
+            line(format!("copies of attempt {attempt} fail"));
+            world.shared.with(|inner| inner.broken_attempt = attempt);
         }
         97 => {
             line("the storage is removed, and added again".to_owned());

@@ -50,7 +50,7 @@ pub fn all() -> Vec<Scenario> {
         }),
         scenario!("failed backup, then a retry", world, {
             source(world).await?;
-            world.shared.with(|inner| inner.broken_copies = 1);
+            world.shared.with(|inner| inner.broken_attempt = 1);
             world.create_snapshot("snap", "data").await?;
             ended(world, "snap", Phase::Failed).await?;
             write(world).await?;
@@ -160,7 +160,7 @@ fn deletions() -> Vec<Scenario> {
         }),
         scenario!("deleted when Failed", world, {
             source(world).await?;
-            world.shared.with(|inner| inner.broken_copies = 1);
+            world.shared.with(|inner| inner.broken_attempt = 1);
             world.create_snapshot("snap", "data").await?;
             world.until_phase("snap", TERMINAL).await?;
             world.delete("snap").await?;

@@ -32,7 +32,8 @@ impl Rules {
     fn about_snapshots(&self) -> Vec<String> {
         let at = |node: &Value| node["x-kubernetes-validations"].as_array().cloned().unwrap_or_default();
         let rules = at(&self.document["properties"]["status"]["properties"]["onlineSnapshot"]);
-        let root = at(&self.document).into_iter().filter(|rule| rule["rule"].to_string().contains("onlineSnapshot"));
+        let root =
+            at(&self.document).into_iter().filter(|rule| rule["rule"].to_string().contains("status.onlineSnapshot"));
         let messages = rules.into_iter().chain(root).filter_map(|rule| rule["message"].as_str().map(str::to_owned));
         messages.collect()
     }

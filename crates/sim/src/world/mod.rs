@@ -71,8 +71,8 @@ pub struct Inner {
     pub repositories: BTreeMap<String, Vec<Commit>>,
     /// How many commits were made.
     pub commits: u64,
-    /// So many of the next copies fail for good.
-    pub broken_copies: u32,
+    /// Every copy of this attempt fails for good; 0 is none.
+    pub broken_attempt: u32,
     /// Storages can be used.
     pub storage_usable: bool,
     /// A user has removed a storage.

@@ -74,8 +74,8 @@ impl FakeRepository {
                 Work::Backup { attempt, folder, .. } => {
                     self.back_up(task, *attempt, folder.path.is_some(), meter, gate).await
                 }
-                Work::Restore { snapshot, folder, .. } => {
-                    self.restore(task, snapshot, folder.path.is_some(), meter).await
+                Work::Restore { attempt, snapshot, folder, .. } => {
+                    self.restore(task, *attempt, snapshot, folder.path.is_some(), meter).await
                 }
                 Work::Forget => self.forget(task).await,
             };
@@ -152,8 +152,7 @@ impl FakeRepository {
         let mut content = None;
         for part in 0..PARTS {
             let read = |inner: &mut Inner| {
-                if part == 0 && inner.broken_copies > 0 {
-                    inner.broken_copies -= 1;
+                if inner.broken_attempt == attempt {
                     if inner.planted == Some(Planted::UnreadableIsSkipped) {
                         return Ok(u64::MAX);
                     }
@@ -217,6 +216,7 @@ impl FakeRepository {
     async fn restore(
         &self,
         task: &Task,
+        attempt: u32,
         snapshot: &str,
         mounted: bool,
         meter: &Meter,
@@ -233,8 +233,7 @@ impl FakeRepository {
         meter.step(Step::Restoring);
         for part in 0..PARTS {
             let fill = |inner: &mut Inner| {
-                if part == 0 && inner.broken_copies > 0 {
-                    inner.broken_copies -= 1;
+                if inner.broken_attempt == attempt {
                     return false;
                 }
                 let another = inner.volumes.keys().find(|other| **other != id).cloned();
