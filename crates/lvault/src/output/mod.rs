@@ -94,18 +94,30 @@ fn pick(all: &[LogicalVolume], wanted: impl Fn(Kind) -> bool) -> Vec<LogicalVolu
     all.iter().filter(|volume| wanted(Kind::of(volume))).cloned().collect()
 }
 
-/// One object as JSON or YAML; JSON also where a table was asked for, as there is none of a single object.
+/// One object, or a list, as JSON or YAML; JSON also where a table was asked for, as there is none of a single object.
+/// Who manages which field is left out, as kubectl does.
 pub fn document(object: &impl Serialize, format: Format) -> Result<String, CliError> {
     let failed = |error: String| CliError::Server {
         tried: "printing the object",
         happened: error,
         remedy: "try `-o table`".to_owned(),
     };
+    let mut object = serde_json::to_value(object).map_err(|error| failed(error.to_string()))?;
+    leave_managers_out(&mut object);
     match format {
-        Format::Yaml => serde_yaml_ng::to_string(object).map_err(|error| failed(error.to_string())),
+        Format::Yaml => serde_yaml_ng::to_string(&object).map_err(|error| failed(error.to_string())),
         Format::Json | Format::Table | Format::Wide => {
-            serde_json::to_string_pretty(object).map_err(|error| failed(error.to_string()))
+            serde_json::to_string_pretty(&object).map_err(|error| failed(error.to_string()))
         }
+    }
+}
+
+fn leave_managers_out(object: &mut Value) {
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("managedFields");
+    }
+    if let Some(items) = object.get_mut("items").and_then(Value::as_array_mut) {
+        items.iter_mut().for_each(leave_managers_out);
     }
 }
 

@@ -97,6 +97,18 @@ fn documents_hold_each_object_once() {
 }
 
 #[test]
+fn documents_do_not_say_who_manages_which_field() {
+    let managed = json!({"metadata": {"name": "v1", "managedFields": [{"manager": "kubectl"}]}});
+    for (object, rest) in [
+        (managed.clone(), json!({"metadata": {"name": "v1"}})),
+        (json!({"items": [managed]}), json!({"items": [{"metadata": {"name": "v1"}}]})),
+    ] {
+        let text = document(&object, Format::Json).expect("text");
+        assert_eq!(serde_json::from_str::<Value>(&text).expect("JSON"), rest);
+    }
+}
+
+#[test]
 fn ages() {
     for (seconds, text) in
         [(-5, "0s"), (0, "0s"), (119, "119s"), (120, "2m"), (7199, "119m"), (7200, "2h"), (172_800, "2d")]
