@@ -150,7 +150,7 @@ impl FakeRepository {
         meter.step(Step::Copying);
         meter.total(PARTS, PARTS);
         let mut content = None;
-        for part in 0..PARTS {
+        for _ in 0..PARTS {
             let read = |inner: &mut Inner| {
                 if inner.broken_attempt == attempt {
                     if inner.planted == Some(Planted::UnreadableIsSkipped) {
