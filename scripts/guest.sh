@@ -4,7 +4,7 @@
 #   scripts/guest.sh [--disk SIZE]... [--disk-file FILE]... [--memory SIZE] [--limit SECONDS] [--pid FILE] -- COMMAND...
 #
 # The guest sees the host's files as its root, in the same folder, so that programs built here run there; the folders
-# /run, /mnt, /tmp and /dev/shm are its own and empty. Its disks are /dev/ubda, /dev/ubdb, ... in the order given: --disk
+# /run, /mnt, /tmp and /dev/shm are its own, and empty but for what the command lies in. Its disks are /dev/ubda, /dev/ubdb, ... in the order given: --disk
 # makes a new one, --disk-file uses a file that stays. Output goes through, and so does the exit code; 124 says that the
 # time was over, 125 that the guest ended without one (it crashed, or somebody killed it: --pid tells whom).
 set -euo pipefail
@@ -34,9 +34,13 @@ done
 modules=(/usr/lib/uml/modules/*/kernel/drivers)
 [ -d "${modules[0]}" ] || die "there are no modules below /usr/lib/uml: scripts/setup.sh test installs them"
 
-case "$PWD/" in
-/tmp/* | /run/* | /mnt/* | /dev/shm/*) die "the guest does not see $PWD: it has its own /tmp, /run, /mnt and /dev/shm" ;;
-esac
+# What the command needs of the folders that are the guest's own is shown in them: each as a folder NAME in one of them.
+keep=
+for path in "$PWD" "$(realpath -m "$1")" "${CARGO_TARGET_DIR:-}"; do
+    if [[ $path =~ ^(/tmp|/run|/mnt|/dev/shm)/[^/[:space:]]+ ]]; then
+        keep=${keep:+$keep:}${BASH_REMATCH[0]}
+    fi
+done
 
 # The guest does not see the host's /tmp and /dev/shm; its memory and its disks should not be on a slow disk.
 shared=$(mktemp -d /var/tmp/lvault-guest.XXXXXX)
@@ -68,9 +72,15 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 . "$SHARED/environment"
 export PATH="$PATH:/usr/sbin:/sbin"
+host=$SHARED/host
 for folder in /run /mnt /tmp /dev/shm; do
-    mkdir -p "$folder"
+    mkdir -p "$folder" "$host$folder"
+    mount --bind "$folder" "$host$folder"
     mount -t tmpfs -o mode=1777 tmpfs "$folder"
+done
+for folder in ${KEEP//:/ }; do
+    mkdir -p "$folder"
+    mountpoint -q "$folder" || mount --bind "$host$folder" "$folder"
 done
 mkdir -p /run/lock/lvm /run/lvm-system /dev/pts
 mount -t devpts devpts /dev/pts
@@ -114,7 +124,7 @@ fi
 
 TMPDIR=$fast "${pinned[@]}" setsid linux.uml mem="$memory" ${devices[@]+"${devices[@]}"} \
     root=/dev/root rootfstype=hostfs hostfs=/ rw quiet con=null con0=null,fd:3 con1=null,fd:4 con2=null,fd:5 \
-    uml_dir="$shared" init="$shared/init" SHARED="$shared" FOLDER="$PWD" \
+    uml_dir="$shared" init="$shared/init" SHARED="$shared" FOLDER="$PWD" KEEP="$keep" \
     </dev/null 3>"$shared/console" 4>&1 5>&2 >"$shared/kernel" 2>&1 &
 kernel=$!
 [ -z "$pidfile" ] || echo "$kernel" >"$pidfile"
