@@ -1,7 +1,7 @@
 //! The directory engine, with a volume that can be made to hang.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use lvault_core::{Bytes, VolumeId};
@@ -17,12 +17,17 @@ pub(crate) struct TestEngine {
     hangs: AtomicBool,
     /// There is no room for anything that is made.
     pub(crate) full: AtomicBool,
+    /// Removing is answered as done, and not done.
+    pub(crate) lies: AtomicBool,
+    /// How often it was asked to remove.
+    pub(crate) removals: AtomicU32,
 }
 
 impl TestEngine {
     pub(crate) fn open(state: &Path) -> TestEngine {
         let inner = DirectoryEngine::open(state).unwrap();
-        TestEngine { inner, stuck: AtomicBool::new(false), hangs: AtomicBool::new(false), full: AtomicBool::new(false) }
+        let off = || AtomicBool::new(false);
+        TestEngine { inner, stuck: off(), hangs: off(), full: off(), lies: off(), removals: AtomicU32::new(0) }
     }
 
     pub(crate) async fn wait_until_stuck(&self) {
@@ -87,6 +92,10 @@ impl VolumeEngine for TestEngine {
         self.inner.ensure_detached(id)
     }
     fn ensure_absent(&self, id: &VolumeId) -> Result<Change, EngineError> {
+        self.removals.fetch_add(1, Ordering::SeqCst);
+        if self.lies.load(Ordering::SeqCst) {
+            return Ok(Change::Changed);
+        }
         self.inner.ensure_absent(id)
     }
     fn recover(&self) -> Result<Vec<Recovered>, EngineError> {
