@@ -1,4 +1,4 @@
-//! Taking over logical volumes that TopoLVM has made, and leaving alone what it has not.
+//! Taking over logical volumes that TopoLVM has made, and leaving alone what it has not; removals that meet.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -100,6 +100,24 @@ mod on_lvm {
             assert_eq!(content(&engine, "a"), "after");
             assert_eq!(content(&engine, "s"), "before");
             remove(&engine, "s");
+        });
+    }
+
+    /// Each looks whether it is the last, and takes along what waits for it.
+    #[test]
+    fn a_thick_source_and_its_snapshot_removed_at_once_leave_nothing() {
+        with_engine(Layout::Thick, |state, engine, group| {
+            for _ in 0..6 {
+                filled(&engine, Kind::Lvm(Layout::Thick, Filesystem::Ext4), "a", "before");
+                engine.ensure_snapshot(&snapshot("s", "a", Access::ReadOnly)).unwrap();
+                engine.ensure_detached(&id("a")).unwrap();
+                std::thread::scope(|scope| {
+                    for name in ["a", "s"] {
+                        scope.spawn(|| engine.ensure_absent(&id(name)).unwrap());
+                    }
+                });
+                assert_eq!(lvm(state, &["lvs", "--noheadings", "-o", "lv_name", &group]).trim(), "");
+            }
         });
     }
 

@@ -165,7 +165,7 @@ pub enum LvmError {
     },
     /// A thick snapshot's exception store is full.
     #[error(
-        "snapshot {id} is lost: its source has changed more than the snapshot's exception store holds; make a new one when less is written, or use a thin class"
+        "snapshot {id} is lost: its source has changed more than the snapshot's exception store holds, or the store could not be written to; make a new one when less is written, or use a thin class"
     )]
     SnapshotOverflow {
         /// The snapshot.

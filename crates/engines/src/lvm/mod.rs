@@ -69,6 +69,8 @@ pub struct LvmEngine {
     locks: Locks,
     /// Held while room is looked at and taken: both by LVM, which lets only one do so at a time.
     room: Mutex<()>,
+    /// Held while a thick volume or snapshot is removed.
+    thick_removals: Mutex<()>,
     options: Options,
 }
 
@@ -118,7 +120,16 @@ impl LvmEngine {
         let mounts = fs::canonicalize(&mounts).map_err(EngineError::io("resolving", &mounts))?;
         let owner = owner(&folders)?;
         let lvm = Lvm::open(tools, live, options.report_age)?;
-        Ok(LvmEngine { folders, mounts, owner, lvm, locks: Locks::default(), room: Mutex::default(), options })
+        Ok(LvmEngine {
+            folders,
+            mounts,
+            owner,
+            lvm,
+            locks: Locks::default(),
+            room: Mutex::default(),
+            thick_removals: Mutex::default(),
+            options,
+        })
     }
 
     /// Opens the engine and looks whether the storage of every class is there and sound.
