@@ -13,21 +13,20 @@ const IN_GUEST: &str = "LVAULT_GUEST";
 const ALL: &str = "LVAULT_LVM_SCENARIOS";
 
 /// What a usual run has time for.
-const THIN: [&str; 8] = [
+const THIN: [&str; 6] = [
     "finished::lvm_thin::a_first_snapshot",
-    "lost_executors::lvm_thin::an_executor_killed_between",
     "restarts::lvm_thin::running_outlives",
-    "deletion::lvm_thin::deleted_while_running",
     "restoring::lvm_thin::a_restored_volume",
-    "mounting::lvm_thin",
-    "lvm_storage::thin",
+    "lvm_storage::thin::a_pool_that_fills_up",
+    "lvm_storage::thin::a_nearly_full_pool",
     "lvm_adoption::thin",
 ];
-const THICK: [&str; 5] = [
+const THICK: [&str; 6] = [
     "finished::lvm_thick::a_first_snapshot",
     "lost_executors::lvm_thick::an_executor_killed_between",
     "deletion::lvm_thick::the_source_deleted",
-    "lvm_storage::thick",
+    "lvm_storage::thick::a_snapshot_that_is_outrun",
+    "lvm_storage::thick::a_failing_disk",
     "lvm_adoption::thick",
 ];
 

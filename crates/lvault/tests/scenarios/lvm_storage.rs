@@ -98,6 +98,7 @@ fn events(world: &World, name: &str) -> Vec<String> {
 /// Each with one message that names what is wrong and what to do.
 fn unusable() {
     let world = World::new(Engine::LvmThin);
+    world.volume("data");
     let real = std::fs::read_to_string(world.group().config()).unwrap();
     let group = world.group().full_name("");
     let group = group.trim_end_matches('/');
@@ -147,10 +148,10 @@ fn pool_fills_up() {
     executor.process.go_on();
     let failed = world.phase("s1", 1, Phase::Failed).error.expect("a reason");
     assert_eq!(failed.code, "PoolFailed", "{}", failed.message);
-    assert!(failed.message.contains("out of data"), "{}", failed.message);
+    assert!(failed.message.contains("out_of_data"), "{}", failed.message);
     world.node().settle_keeping(&uid);
     assert_eq!(world.repository("main", "data").commits(), 0);
-    assert!(world.ok(&["why", "data"]).contains("out of data"), "{}", world.ok(&["why", "data"]));
+    assert!(world.ok(&["why", "data"]).contains("out_of_data"), "{}", world.ok(&["why", "data"]));
     world.finish();
 }
 
