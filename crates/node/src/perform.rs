@@ -15,6 +15,7 @@ use lvault_core::{Effect, Job, Trouble, VolumeId, Wait};
 use lvault_engines::{Access, EngineError, NewSnapshot, NewVolume, Placement, Retry, VolumeEngine};
 use tracing::warn;
 
+use crate::adopt::is_topolvms;
 use crate::agent::{After, Agent};
 use crate::launcher::{Change, LaunchError};
 use crate::observe::{View, answered};
@@ -108,6 +109,9 @@ impl Agent {
         match effect {
             Effect::AddFinalizer => self.write_finalizers(view, true).await?,
             Effect::DropFinalizer => {
+                if self.adopt_for_removal(view).await? {
+                    return Ok(After::Now);
+                }
                 self.write_finalizers(view, false).await?;
                 self.troubles.forget(&id);
                 self.events.forget(&id);
@@ -164,7 +168,12 @@ impl Agent {
     /// Nothing is to be done. A problem that stood in the status is over.
     pub(crate) async fn settle(&self, view: &View) -> After {
         self.troubles.settled(&view.id);
-        match self.write_no_problem(view).await {
+        // Of a volume that was taken over it is to be said where it is.
+        let written = match &view.mounted {
+            Some(_) if is_topolvms(&view.object) => self.write_published(view).await,
+            Some(_) | None => self.write_no_problem(view).await,
+        };
+        match written {
             Ok(()) => After::Idle,
             Err(_) => After::Pause(Duration::from_secs(1)),
         }
@@ -174,7 +183,12 @@ impl Agent {
     pub(crate) async fn wait(&self, view: &View, wait: Wait) -> After {
         let poll = (self.config.lease_duration / 6).clamp(Duration::from_millis(100), Duration::from_secs(5));
         match wait {
-            Wait::Claim | Wait::Copy | Wait::ExecutorExit | Wait::Forget => After::Pause(poll),
+            Wait::Claim | Wait::Copy => {
+                // The executor asks for it before it commits, and when it cannot read.
+                let _ = self.write_health(view).await;
+                After::Pause(poll)
+            }
+            Wait::ExecutorExit | Wait::Forget => After::Pause(poll),
             Wait::ExecutorUnknown => {
                 if let Some(problem) = &view.unseen {
                     let _ = self.write_problem(view, INTERNAL, problem).await;
@@ -192,10 +206,17 @@ impl Agent {
                 After::Pause(Duration::from_secs(5).min(self.config.start_deadline))
             }
             Wait::ForgetRetry => After::Pause(self.troubles.forget_waits(&view.id).unwrap_or(poll)),
-            Wait::VolumeLost => {
-                let _ = self.write_problem(view, INTERNAL, &self.explain(view, wait)).await;
-                After::Idle
-            }
+            Wait::VolumeLost => match self.adopt(view).await {
+                Ok(true) => After::Now,
+                Ok(false) => {
+                    let _ = self.write_problem(view, INTERNAL, &self.explain(view, wait)).await;
+                    After::Idle
+                }
+                Err(error) => {
+                    let _ = self.write_problem(view, FAILED_PRECONDITION, &in_full(&error)).await;
+                    After::Pause(self.troubles.pause(&view.id))
+                }
+            },
             Wait::Trouble(_) => {
                 if let Some(Standing { code, message, .. }) = &view.trouble {
                     let _ = self.write_problem(view, *code, message).await;
@@ -426,7 +447,7 @@ impl Agent {
 }
 
 /// An error with its causes, for people: the engine's own words leave out what the system said.
-fn in_full(error: &dyn std::error::Error) -> String {
+pub(crate) fn in_full(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut below = error.source();
     while let Some(cause) = below {

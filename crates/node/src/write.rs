@@ -10,6 +10,7 @@ use lvault_core::{Attempt, Failure, Intent, Launch, Record, Seen, State, Transit
 use serde_json::{Value, json};
 
 use crate::agent::Agent;
+use crate::health;
 use crate::observe::{View, answered};
 use crate::perform::Failed;
 
@@ -146,13 +147,21 @@ impl Agent {
     pub(crate) async fn write_no_problem(&self, view: &View) -> Result<(), Failed> {
         let troubled = view.object.status.as_ref().is_some_and(|status| status.code.unwrap_or(0) != 0);
         if !troubled {
-            return Ok(());
+            return self.write_health(view).await;
         }
         self.write_status(view, |status| {
             status.code = Some(0);
             status.message = None;
         })
         .await
+    }
+
+    /// Says what is wrong with the storage beneath the volume, where that is news.
+    pub(crate) async fn write_health(&self, view: &View) -> Result<(), Failed> {
+        match &view.problems {
+            Some(problems) if health::is_news(&view.object, problems) => self.write_status(view, |_| {}).await,
+            Some(_) | None => Ok(()),
+        }
     }
 
     async fn write_record(
@@ -174,7 +183,11 @@ impl Agent {
     async fn write_status(&self, view: &View, edit: impl FnOnce(&mut LogicalVolumeStatus)) -> Result<(), Failed> {
         let mut next = view.object.status.clone().unwrap_or_default();
         edit(&mut next);
-        status::summarise(&view.object, &mut next, (self.config.now)());
+        let now = (self.config.now)();
+        if let Some(problems) = &view.problems {
+            health::set(&view.object, &mut next, problems, now);
+        }
+        status::summarise(&view.object, &mut next, now);
         let Some(patch) = status::patch(&view.object, &next) else { return Ok(()) };
         let api: Api<LogicalVolume> = Api::all(self.client.clone());
         let (name, params) = (view.object.name_any(), PatchParams::default());

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use kube::ResourceExt;
-use lvault_api::Phase;
+use lvault_api::{LogicalVolume, Phase};
 
 use crate::data::{Tree, fill};
 use crate::history::transfer;
@@ -24,6 +24,11 @@ fn a_first_snapshot_goes_through_its_phases(engine: Engine) {
     assert_eq!(world.history.phases(&uid), [(1, Phase::Pending), (1, Phase::Running), (1, Phase::Succeeded)]);
     let versions = world.history.of(&uid);
     // Created, finalizer, Pending, Running, Succeeded: whatever else were written would be too much.
+    // On a machine that is slow, progress is: once in ten seconds.
+    let reports = |version: &&LogicalVolume| {
+        transfer(version).is_some_and(|transfer| transfer.phase == Phase::Running && transfer.progress.is_some())
+    };
+    let versions: Vec<_> = versions.iter().filter(|version| !reports(version)).cloned().collect();
     let writes: Vec<_> = versions.iter().map(|version| transfer(version).map(|transfer| transfer.phase)).collect();
     let expected = [None, None, Some(Phase::Pending), Some(Phase::Running), Some(Phase::Succeeded)];
     assert_eq!(writes, expected, "{versions:#?}");
