@@ -285,7 +285,7 @@ mod tests {
         let space = Space { total: 2048, reclaimable: 1024 };
         assert_eq!(
             told(&path, &clean, Some(space)),
-            ["default/data: whole (structure, and the data of 3 packs); 2.0 KiB stored, 1.0 KiB of it not needed"]
+            ["default/data: whole (structure, and the data of 3 packs); 2.00 KiB stored, 1.00 KiB of it not needed"]
         );
         let damage = Damage {
             what: "pack ab: it is missing".to_owned(),

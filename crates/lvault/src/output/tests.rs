@@ -68,8 +68,8 @@ fn wide_tables() {
     r1    default/backup  default/v1  0123456789abcdef  Succeeded  -         -     3h   n1    2        12s       -
 
     STORAGES
-    NAMESPACE  NAME    PROVIDER  LOCATION     PHASE  AGE  SECRET  MESSAGE
-    default    backup  local     /srv/backup  Error  3h   backup  not?writable
+    NAMESPACE  NAME    PROVIDER  LOCATION     PHASE  AGE  STORED  RECLAIMABLE  SECRET  MESSAGE
+    default    backup  local     /srv/backup  Error  3h   -       -            backup  not?writable
     ");
 }
 
