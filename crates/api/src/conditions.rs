@@ -7,6 +7,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 pub const READY: &str = "Ready";
 /// The copy off the node is complete.
 pub const SNAPSHOT_COMPLETE: &str = "SnapshotComplete";
+/// The copy off the node lacks something that could not be read.
+pub const INCOMPLETE: &str = "Incomplete";
 /// The filling from a repository is complete.
 pub const RESTORE_COMPLETE: &str = "RestoreComplete";
 /// Nothing is wrong with the storage beneath the volume. It is there since something was wrong for the first time; its

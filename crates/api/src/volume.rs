@@ -111,6 +111,19 @@ pub struct OnlineSnapshotSpec {
     /// Whether deleting this object removes its snapshot from the repository.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
+    /// What becomes of the copy when something of the volume cannot be read.
+    #[serde(default)]
+    pub on_read_error: OnReadError,
+}
+
+/// What becomes of a copy when something of the volume cannot be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnReadError {
+    /// It fails, and the repository gets no snapshot.
+    #[default]
+    Fail,
+    /// It succeeds without that, and the condition `Incomplete` says what is missing.
+    Skip,
 }
 
 /// What is copied.

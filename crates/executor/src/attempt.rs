@@ -34,6 +34,11 @@ pub(crate) enum WriteError {
     Unreachable(Duration),
 }
 
+/// What a status says while data is copied.
+pub(crate) fn copying(holder: &Holder) -> String {
+    format!("executor {holder} is copying")
+}
+
 /// Writes the status of one attempt.
 pub(crate) struct Attempt<'a> {
     pub(crate) task: &'a Task,
@@ -53,7 +58,7 @@ impl Attempt<'_> {
         let record = self.write(&transition, |transfer, _| {
             transfer.repository = Some(self.task.storage.to_string());
             transfer.path = Some(self.task.path.clone());
-            transfer.message = Some(format!("executor {} is copying", self.holder));
+            transfer.message = Some(copying(&self.holder));
             transfer.error = None;
         });
         match record.await?.state {

@@ -10,7 +10,9 @@ use k8s_openapi::api::core::v1::Secret as SecretObject;
 use kube::api::DeleteParams;
 use kube::{Api, ResourceExt};
 use lvault_api::task::{LeaseTerms, MountedFolder, Secret, Task, Work, lease_name};
-use lvault_api::{AccessType, Filesystem, LogicalVolume, SnapshotBackupStorage, Wanted, keys, repository_path};
+use lvault_api::{
+    AccessType, Filesystem, LogicalVolume, OnReadError, SnapshotBackupStorage, Wanted, keys, repository_path,
+};
 use lvault_core::{Effect, Job, Trouble, VolumeId, Wait};
 use lvault_engines::{Access, EngineError, NewSnapshot, NewVolume, Placement, Retry, VolumeEngine};
 use tracing::warn;
@@ -381,6 +383,8 @@ impl Agent {
                 duration_seconds: self.config.lease_duration.as_secs().max(1),
             },
             progress_seconds: self.config.progress_interval.as_secs().max(1),
+            // A pod's password comes from its Secret, and nothing of it stays on the node.
+            key_cache: (!self.launcher.mounts_secrets()).then(|| self.config.state_dir.join("keys")),
         })
     }
 
@@ -406,7 +410,9 @@ impl Agent {
                 // Host and path are labels, the same for every node and run, so that the parent is always found.
                 let (host, as_path) = ("lvault".to_owned(), format!("/{source}"));
                 let copies = !self.engine.capabilities().atomic_snapshots;
-                Ok(Work::Backup { attempt, launch, folder, host, as_path, copies })
+                let policy = view.object.spec.online_snapshot.as_ref().map(|online| online.on_read_error);
+                let skip_unreadable = policy.unwrap_or_default() == OnReadError::Skip;
+                Ok(Work::Backup { attempt, launch, folder, host, as_path, copies, skip_unreadable })
             }
             Ok((Wanted::Volume | Wanted::LocalSnapshot { .. }, _)) | Err(_) => Err(Failed::Conflict),
         }

@@ -43,9 +43,8 @@ pub(crate) struct Storages {
 
 impl Storages {
     pub(crate) fn new(client: Client, check: Arc<dyn StorageCheck>, config: &Config) -> Self {
-        let Config { check_timeout, api_timeout, clock, .. } = *config;
-        let examiner = Examiner { client: client.clone(), check, check_timeout, api_timeout };
-        Self { client, examiner, api_timeout, clock }
+        let examiner = Examiner::new(client.clone(), check, config);
+        Self { client, examiner, api_timeout: config.api_timeout, clock: config.clock }
     }
 
     /// Finds out whether a storage can be used and brings its status in line. Idempotent; a crash in the middle leaves the
