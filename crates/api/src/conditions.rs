@@ -11,6 +11,8 @@ pub const SNAPSHOT_COMPLETE: &str = "SnapshotComplete";
 pub const RESTORE_COMPLETE: &str = "RestoreComplete";
 /// The repository holds no snapshot of this object any more.
 pub const REPOSITORY_SNAPSHOT_REMOVED: &str = "RepositorySnapshotRemoved";
+/// Somebody works for the object: its node exists and has an agent. Only there when that was once not so.
+pub const NODE_AVAILABLE: &str = "NodeAvailable";
 
 /// What a condition says.
 #[derive(Clone, Debug)]

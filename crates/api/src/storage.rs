@@ -2,7 +2,7 @@
 
 #![allow(clippy::duplicated_attributes, reason = "every printcolumn repeats its keys")]
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -167,6 +167,9 @@ pub struct SnapshotBackupStorageStatus {
     /// The generation of the spec that was checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
+    /// Conditions, as the Kubernetes API conventions want them: `Ready`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
 }
 
 /// Whether a storage can be used.
