@@ -134,7 +134,7 @@ impl Agent {
     /// Nothing is to be done. A problem that stood in the status is over.
     pub(crate) async fn settle(&self, view: &View) -> After {
         self.troubles.worked(&view.id);
-        match self.write_no_problem(view).await {
+        match self.write_settled(view).await {
             Ok(()) => After::Idle,
             Err(_) => After::Pause(Duration::from_secs(1)),
         }
@@ -184,7 +184,8 @@ impl Agent {
                 format!("the storage {storage} does not exist: create it, or name another in a new snapshot")
             }
             Wait::StorageNotReady => {
-                format!("the storage {storage} is not ready: `lvault storage list` says why")
+                let why = view.storage_says.as_deref().unwrap_or("it was not checked yet; is the controller running?");
+                format!("the storage {storage} is not ready: {why}")
             }
             Wait::SourceNotReady => format!("the source volume {source} is not ready yet"),
             Wait::SourceGone => {
