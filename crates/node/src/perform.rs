@@ -40,10 +40,13 @@ const FAILED_PRECONDITION: i32 = 9;
 /// It did not work, and is tried again.
 const INTERNAL: i32 = 13;
 
+/// More than this often in a row, one effect is not done, whatever is reported.
+const DONE_IN_A_ROW: u32 = 2;
+
 impl Agent {
     /// Does what was decided on.
     pub(crate) async fn perform(&self, view: &View, effect: Effect) -> After {
-        match self.attempt(view, effect).await {
+        match self.attempt(view, effect).await.and_then(|after| self.believed(view, effect, after)) {
             Ok(after) => {
                 self.troubles.worked(&view.id);
                 after
@@ -65,6 +68,33 @@ impl Agent {
                 After::Pause(pause)
             }
         }
+    }
+
+    /// An effect that was reported as done, and that is asked for again and again, is not done: whoever reported it is mistaken, and
+    /// trying at once without end would only be busy.
+    fn believed(&self, view: &View, effect: Effect, after: After) -> Result<After, Failed> {
+        if after != After::Now || self.troubles.done(&view.id, effect) <= DONE_IN_A_ROW {
+            return Ok(after);
+        }
+        let message = format!("{effect:?} was reported as done {DONE_IN_A_ROW} times, and is not seen to be so");
+        let trouble = match effect {
+            Effect::CreateVolume => Some(Trouble::Create),
+            Effect::CutSnapshot => Some(Trouble::Cut),
+            Effect::GrowVolume => Some(Trouble::Grow),
+            Effect::Mount => Some(Trouble::Mount),
+            Effect::Launch(_) => Some(Trouble::Launch),
+            Effect::AddFinalizer
+            | Effect::Begin(_)
+            | Effect::Publish
+            | Effect::EndExecutor
+            | Effect::RecordLoss(_)
+            | Effect::Fail(_)
+            | Effect::Unmount
+            | Effect::RemoveVolume
+            | Effect::CleanExecutor
+            | Effect::DropFinalizer => None,
+        };
+        Err(Failed::ForNow(trouble, message))
     }
 
     async fn note_trouble(&self, view: &View, trouble: Trouble, code: i32, message: String) -> After {
@@ -137,7 +167,7 @@ impl Agent {
 
     /// Nothing is to be done. A problem that stood in the status is over.
     pub(crate) async fn settle(&self, view: &View) -> After {
-        self.troubles.worked(&view.id);
+        self.troubles.settled(&view.id);
         // Of a volume that was taken over it is to be said where it is.
         let written = match &view.mounted {
             Some(_) if is_topolvms(&view.object) => self.write_published(view).await,

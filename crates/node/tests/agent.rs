@@ -301,6 +301,24 @@ async fn an_exit_after_success_is_no_loss() {
     agent.stop().await;
 }
 
+/// An engine that reports as done what it has not done is asked again, ever more rarely, and the status says so.
+#[tokio::test]
+async fn what_is_reported_as_done_and_is_not_makes_no_hot_loop() {
+    let bench = Bench::new().await;
+    let agent = bench.agent();
+    bench.ready_source("data").await;
+    bench.engine.lies.store(true, Ordering::SeqCst);
+    bench.delete("data").await;
+    let said = bench.wait_for("data", |object| object.status.as_ref().is_some_and(|s| s.code == Some(13))).await;
+    assert!(said.status.unwrap().message.unwrap().contains("is not seen to be so"));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let asked = bench.engine.removals.load(Ordering::SeqCst);
+    assert!((3..=7).contains(&asked), "{asked} times in two seconds");
+    bench.engine.lies.store(false, Ordering::SeqCst);
+    bench.wait_gone("data").await;
+    agent.stop().await;
+}
+
 fn class(name: &str, default: bool, available: u64, problems: &[Problem]) -> ClassReport {
     ClassReport {
         name: name.to_owned(),

@@ -41,7 +41,7 @@ pub async fn run(place: &Place, args: NodeArgs) -> Result<(), CliError> {
         ..ResourceRequirements::default()
     };
     let asked_to_end = ended_by_signal()?;
-    let client = super::client(place).await?;
+    let client = super::client(place, "lvault-node").await?;
     let state = StateDir::find(place.state_dir.as_deref())?;
     state.ensure()?;
     let (publish, room) = watch::channel(None);

@@ -1,5 +1,7 @@
 //! A first snapshot from beginning to end, and what is done about it afterwards: nothing.
 
+use std::collections::BTreeSet;
+
 use kube::ResourceExt;
 use lvault_api::{LogicalVolume, Phase};
 
@@ -30,6 +32,9 @@ fn a_first_snapshot_goes_through_its_phases(engine: Engine) {
     let writes: Vec<_> = versions.iter().map(|version| transfer(version).map(|transfer| transfer.phase)).collect();
     let expected = [None, None, Some(Phase::Pending), Some(Phase::Running), Some(Phase::Succeeded)];
     assert_eq!(writes, expected, "{versions:#?}");
+    let last = versions.last().and_then(|version| version.metadata.managed_fields.clone()).unwrap_or_default();
+    let managers: BTreeSet<String> = last.into_iter().filter_map(|entry| entry.manager).collect();
+    assert!(managers.contains("lvault-up") && managers.contains("lvault-executor"), "{managers:?}");
     let running = transfer(&versions[3]).and_then(|transfer| transfer.executor).expect("Running names its executor");
     assert!(running.name.as_deref().is_some_and(|name| name.starts_with("backup-s1-1-1.")), "{running:?}");
     assert_eq!((running.epoch, running.launch, running.lost), (Some(1), Some(1), None));

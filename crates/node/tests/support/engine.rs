@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use lvault_core::{Bytes, VolumeId};
@@ -18,6 +18,10 @@ pub(crate) struct TestEngine {
     hangs: AtomicBool,
     /// There is no room for anything that is made.
     pub(crate) full: AtomicBool,
+    /// Removing is answered as done, and not done.
+    pub(crate) lies: AtomicBool,
+    /// How often it was asked to remove.
+    pub(crate) removals: AtomicU32,
     /// Its device classes, and what is wrong with every volume.
     pub(crate) classes: Mutex<Vec<ClassReport>>,
     pub(crate) problems: Mutex<Vec<Problem>>,
@@ -36,6 +40,8 @@ impl TestEngine {
             classes: Mutex::default(),
             problems: Mutex::default(),
             adoptions: Mutex::default(),
+            lies: AtomicBool::new(false),
+            removals: AtomicU32::new(0),
         }
     }
 
@@ -113,6 +119,10 @@ impl VolumeEngine for TestEngine {
         self.inner.ensure_detached(id)
     }
     fn ensure_absent(&self, id: &VolumeId) -> Result<Change, EngineError> {
+        self.removals.fetch_add(1, Ordering::SeqCst);
+        if self.lies.load(Ordering::SeqCst) {
+            return Ok(Change::Changed);
+        }
         self.inner.ensure_absent(id)
     }
     fn recover(&self) -> Result<Vec<Recovered>, EngineError> {
