@@ -18,6 +18,8 @@ pub const HEALTHY: &str = "Healthy";
 pub const SPOILS_COPIES: [&str; 2] = ["SnapshotOverflow", "PoolFailed"];
 /// The repository holds no snapshot of this object any more.
 pub const REPOSITORY_SNAPSHOT_REMOVED: &str = "RepositorySnapshotRemoved";
+/// Somebody works for the object: its node exists and has an agent. Only there when that was once not so.
+pub const NODE_AVAILABLE: &str = "NodeAvailable";
 
 /// What a condition says.
 #[derive(Clone, Debug)]

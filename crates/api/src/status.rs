@@ -69,6 +69,11 @@ pub fn summarise(volume: &LogicalVolume, status: &mut LogicalVolumeStatus, now: 
         let message = status.message.clone().unwrap_or_default();
         said.push(Said { kind: conditions::READY, holds: usable, reason: reason.to_owned(), message });
     }
+    // Whoever writes this works for the object; that nobody does was said before.
+    if status.conditions.iter().any(|condition| condition.type_ == conditions::NODE_AVAILABLE) {
+        let (reason, message) = ("AgentWorks".to_owned(), String::new());
+        said.push(Said { kind: conditions::NODE_AVAILABLE, holds: true, reason, message });
+    }
     for said in said {
         conditions::set(&mut status.conditions, said, generation, now);
     }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::duplicated_attributes, reason = "every printcolumn repeats its keys")]
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -214,6 +214,9 @@ pub struct SnapshotBackupStorageStatus {
     /// What the last prune found and did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prune: Option<PruneStatus>,
+    /// Conditions, as the Kubernetes API conventions want them: `Ready`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
 }
 
 /// What a prune of all repositories of a storage found and did.

@@ -39,7 +39,7 @@ pub struct LogicalVolumeSpec {
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
     /// The node that holds the volume.
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1, max = 253))]
     pub node_name: String,
     /// How large the volume is. It can grow and never shrinks.
     pub size: Quantity,
@@ -175,10 +175,11 @@ pub struct RestoreSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StorageReference {
     /// Its name.
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1, max = 253))]
     pub name: String,
     /// Its namespace.
     #[serde(default = "default_namespace")]
+    #[schemars(length(max = 63))]
     pub namespace: String,
 }
 

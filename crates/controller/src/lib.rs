@@ -1,5 +1,6 @@
 //! Cluster-wide reconcilers: one finds out whether a SnapshotBackupStorage can be used, one prunes its repositories when they are
-//! due, one releases what is left of nodes that are gone; and the election of the replica that works.
+//! due, one says of objects that nobody works for why that is so, one releases what is left of nodes that are gone; and the election
+//! of the replica that works.
 //!
 //! What holds in this crate:
 //! - It talks to a Kubernetes API through [`kube::Client`] and to nothing else; storages are tried through
@@ -15,10 +16,12 @@ mod api;
 mod config;
 mod driver;
 mod election;
+mod events;
 mod prune;
 mod queue;
 mod request;
 mod storage;
+mod unattended;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -31,6 +34,7 @@ pub use election::{Election, ElectionError};
 pub use prune::{Pruned, RepositoryPrune, StoragePrune};
 pub use request::{CHECK_ANSWERED, CHECK_REQUESTED, check_is_answered};
 pub use storage::{Decision, Finding, Known, RepositoryCheck, StorageCheck, Target, Verdict, decide};
+pub use unattended::name_unattended;
 
 /// Why the controller ended although nobody asked it to.
 #[derive(Debug, thiserror::Error)]

@@ -17,7 +17,6 @@ use lvault_core::{Effect, Job, Trouble, VolumeId, Wait};
 use lvault_engines::{Access, EngineError, NewSnapshot, NewVolume, Placement, Retry, VolumeEngine};
 use tracing::warn;
 
-use crate::adopt::is_topolvms;
 use crate::agent::{After, Agent};
 use crate::launcher::{Change, LaunchError};
 use crate::observe::{View, answered};
@@ -170,12 +169,7 @@ impl Agent {
     /// Nothing is to be done. A problem that stood in the status is over.
     pub(crate) async fn settle(&self, view: &View) -> After {
         self.troubles.settled(&view.id);
-        // Of a volume that was taken over it is to be said where it is.
-        let written = match &view.mounted {
-            Some(_) if is_topolvms(&view.object) => self.write_published(view).await,
-            Some(_) | None => self.write_no_problem(view).await,
-        };
-        match written {
+        match self.write_settled(view).await {
             Ok(()) => After::Idle,
             Err(_) => After::Pause(Duration::from_secs(1)),
         }
@@ -237,7 +231,8 @@ impl Agent {
                 format!("the storage {storage} does not exist: create it, or name another in a new snapshot")
             }
             Wait::StorageNotReady => {
-                format!("the storage {storage} is not ready: `lvault storage list` says why")
+                let why = view.storage_says.as_deref().unwrap_or("it was not checked yet; is the controller running?");
+                format!("the storage {storage} is not ready: {why}")
             }
             Wait::SourceNotReady => format!("the source volume {source} is not ready yet"),
             Wait::SourceGone => {
