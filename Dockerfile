@@ -6,9 +6,10 @@ COPY . .
 RUN cargo build --locked --release --package lvault
 
 FROM debian:bookworm-slim
-# What the engines run: mkfs, mount, losetup, fsfreeze, and what grows filesystems.
+# What the engines run: mkfs, mount, losetup, fsfreeze, what grows filesystems, and LVM with what it checks thin pools with.
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends ca-certificates e2fsprogs mount util-linux xfsprogs \
+    && apt-get install --yes --no-install-recommends \
+        btrfs-progs ca-certificates e2fsprogs lvm2 mount thin-provisioning-tools util-linux xfsprogs \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=build /source/target/release/lvault /usr/local/bin/lvault
 ENTRYPOINT ["/usr/local/bin/lvault"]

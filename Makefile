@@ -1,6 +1,6 @@
 # Everything a stranger needs: `make demo` shows lvault at work, `make test` proves a change.
 
-.PHONY: help setup build demo test soak kills bench prove prove-long deny clean
+.PHONY: help setup build demo test soak kills bench prove prove-long deny image clean
 
 # What runs the demo, for the engine that needs root: make demo ENGINE=image SUDO=sudo
 SUDO ?=
@@ -10,6 +10,7 @@ DEMO_FLAGS ?=
 help:
 	@echo "make demo    build lvault and show it at work (ENGINE=auto|image|directory|lvm, SUDO=sudo for image, DEMO_FLAGS=--keep)"
 	@echo "make build   build target/release/lvault"
+	@echo "make image   build lvault.tar, an OCI image for the nodes of a cluster, without Docker"
 	@echo "make test    format, lints, every test, generated files, the demo with every engine"
 	@echo "make soak    random users and random misfortunes on whole lvaults (SOAK_SECONDS=600 on each engine), then the judgement"
 	@echo "make prove   the proof: model, crash points, stale views, 10,000 random histories, schema, mutations (see docs/PROOF.md)"
@@ -26,6 +27,11 @@ setup:
 build:
 	@scripts/setup.sh build
 	cargo build --locked --release --package lvault
+
+# For nodes of a cluster, without Docker: see docs/kubernetes.md.
+IMAGE ?= lvault.tar
+image: setup build
+	cargo run --locked --release --quiet --package xtask -- image $${CARGO_TARGET_DIR:-target}/release/lvault $(IMAGE)
 
 demo: build
 	$(SUDO) $${CARGO_TARGET_DIR:-target}/release/lvault demo --engine $(ENGINE) $(DEMO_FLAGS)

@@ -69,7 +69,7 @@ pub(crate) fn run(names: &[&str]) -> Result<String, String> {
     let scratch =
         tempfile::Builder::new().prefix("lvault-bench-").tempdir_in(base).map_err(io("a temporary folder"))?;
     let path = scratch.path().canonicalize().map_err(io("a temporary folder"))?;
-    say(&format!("{}, {}", machine(), Program::new("restic").args(["version"]).run()?.trim()));
+    say(&format!("{}, {}", machine(), Program::new(repositories::restic()).args(["version"]).run()?.trim()));
     for part in parts {
         say(&format!("\n## {}\n", part.name()));
         match part {

@@ -24,11 +24,12 @@ const PROGRAMS: &[&str] = &[
     "e2fsck",
     "xfs_growfs",
     "fsfreeze",
+    "blkdiscard",
     "timeout",
     "sh",
 ];
 /// Programs that only some engines run: left out, and said, where they are not installed.
-const MORE_PROGRAMS: &[&str] = &["lvm"];
+const MORE_PROGRAMS: &[&str] = &["lvm", "thin_check", "thin_dump", "thin_repair", "mkfs.btrfs", "btrfs", "btrfstune"];
 /// Files that the programs read.
 const FILES: &[&str] = &["/etc/mke2fs.conf"];
 const MORE_FILES: &[&str] = &["/etc/ssl/certs/ca-certificates.crt"];
@@ -65,6 +66,8 @@ fn stage(root: &Path, binary: &Path) -> Result<Vec<String>, String> {
     }
     fs::write(root.join("etc/passwd"), "root:x:0:0:root:/:/bin/sh\n")
         .map_err(|e| format!("cannot write passwd: {e}"))?;
+    fs::write(root.join("etc/nsswitch.conf"), "hosts: files dns\n")
+        .map_err(|e| format!("cannot write nsswitch.conf: {e}"))?;
     let mut libraries = BTreeSet::new();
     place(binary, &root.join("usr/bin/lvault"), &mut libraries)?;
     let mut missing = Vec::new();
@@ -223,6 +226,27 @@ mod tests {
     fn what_ldd_says_is_read() {
         let text = "\tlinux-vdso.so.1 (0x1)\n\tlibc.so.6 => /lib/x/libc.so.6 (0x2)\n\t/lib64/ld.so.2 (0x3)\n\tstatically linked\n";
         assert_eq!(libraries_in(text), [PathBuf::from("/lib/x/libc.so.6"), PathBuf::from("/lib64/ld.so.2")]);
+    }
+
+    /// What a program is linked with that is not in the image, the loader says with 127.
+    #[test]
+    fn every_program_of_an_image_runs_in_it() {
+        let scratch = tempfile::tempdir().unwrap();
+        let root = scratch.path().join("root");
+        let missing = stage(&root, Path::new("/bin/true")).unwrap();
+        let programs = PROGRAMS.iter().chain(MORE_PROGRAMS).filter(|name| !missing.contains(&(**name).to_owned()));
+        let names: Vec<&str> = programs.copied().collect();
+        let script = format!(
+            "lvault || exit 1; for program in {}; do $program --version >/tmp/said 2>&1; [ $? -lt 126 ] || echo $program; done",
+            names.join(" ")
+        );
+        let inside = ["chroot".as_ref(), root.as_os_str(), "/usr/bin/sh".as_ref(), "-c".as_ref(), script.as_ref()];
+        let said = if std::os::unix::fs::MetadataExt::uid(&fs::metadata("/proc/self").unwrap()) == 0 {
+            Program::new("chroot").args(&inside[1..]).run()
+        } else {
+            Program::new("unshare").args(["--map-root-user"]).args(inside).run()
+        };
+        assert_eq!(said.unwrap(), "", "these do not run in the image");
     }
 
     #[test]

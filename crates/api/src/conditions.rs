@@ -7,6 +7,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 pub const READY: &str = "Ready";
 /// The copy off the node is complete.
 pub const SNAPSHOT_COMPLETE: &str = "SnapshotComplete";
+/// The copy off the node lacks something that could not be read.
+pub const INCOMPLETE: &str = "Incomplete";
 /// The filling from a repository is complete.
 pub const RESTORE_COMPLETE: &str = "RestoreComplete";
 /// Nothing is wrong with the storage beneath the volume. It is there since something was wrong for the first time; its
@@ -16,6 +18,8 @@ pub const HEALTHY: &str = "Healthy";
 pub const SPOILS_COPIES: [&str; 2] = ["SnapshotOverflow", "PoolFailed"];
 /// The repository holds no snapshot of this object any more.
 pub const REPOSITORY_SNAPSHOT_REMOVED: &str = "RepositorySnapshotRemoved";
+/// Somebody works for the object: its node exists and has an agent. Only there when that was once not so.
+pub const NODE_AVAILABLE: &str = "NodeAvailable";
 
 /// What a condition says.
 #[derive(Clone, Debug)]

@@ -15,12 +15,14 @@ mod volume;
 
 pub use quantity::{InvalidSize, format_size, parse_size};
 pub use storage::{
-    AzureStorage, GcsStorage, InvalidStorage, LocalStorage, Provider, S3Storage, SnapshotBackupStorage,
-    SnapshotBackupStorageSpec, SnapshotBackupStorageStatus, StorageLocation, StoragePhase,
+    AzureStorage, GcsStorage, InvalidStorage, LocalStorage, Provider, PrunePolicy, PruneStatus, S3Storage,
+    SnapshotBackupStorage, SnapshotBackupStorageSpec, SnapshotBackupStorageStatus, StorageLocation, StoragePhase,
 };
-pub use transfer::{ExecutorStatus, MalformedStatus, Operation, Phase, Progress, TransferError, TransferStatus};
+pub use transfer::{
+    ExecutorStatus, Incomplete, MalformedStatus, Operation, Phase, Progress, TransferError, TransferStatus,
+};
 pub use volume::{
     AccessType, Content, DeletionPolicy, Filesystem, InvalidSpec, LogicalVolume, LogicalVolumeSpec,
-    LogicalVolumeStatus, OnlineSnapshotSpec, RestoreSpec, StorageReference, Validated, Wanted, repository_path,
-    validate,
+    LogicalVolumeStatus, OnReadError, OnlineSnapshotSpec, RestoreSpec, StorageReference, Validated, Wanted,
+    repository_path, validate,
 };

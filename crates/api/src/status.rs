@@ -52,6 +52,8 @@ pub fn summarise(volume: &LogicalVolume, status: &mut LogicalVolumeStatus, now: 
     let mut said = Vec::new();
     if let Some(online) = &status.online_snapshot {
         said.push(complete(conditions::SNAPSHOT_COMPLETE, online));
+        let told = status.conditions.iter().any(|condition| condition.type_ == conditions::INCOMPLETE);
+        said.extend(incomplete(online, told));
     }
     if let Some(restore) = &status.restore {
         said.push(complete(conditions::RESTORE_COMPLETE, restore));
@@ -66,6 +68,11 @@ pub fn summarise(volume: &LogicalVolume, status: &mut LogicalVolumeStatus, now: 
         };
         let message = status.message.clone().unwrap_or_default();
         said.push(Said { kind: conditions::READY, holds: usable, reason: reason.to_owned(), message });
+    }
+    // Whoever writes this works for the object; that nobody does was said before.
+    if status.conditions.iter().any(|condition| condition.type_ == conditions::NODE_AVAILABLE) {
+        let (reason, message) = ("AgentWorks".to_owned(), String::new());
+        said.push(Said { kind: conditions::NODE_AVAILABLE, holds: true, reason, message });
     }
     for said in said {
         conditions::set(&mut status.conditions, said, generation, now);
@@ -87,6 +94,21 @@ fn complete(kind: &'static str, transfer: &TransferStatus) -> Said {
         (_, None) => String::new(),
     };
     Said { kind, holds: transfer.phase == Phase::Succeeded, reason, message }
+}
+
+/// What is missing; where nothing is, that is said only to take back what was said before.
+fn incomplete(transfer: &TransferStatus, told: bool) -> Option<Said> {
+    let kind = conditions::INCOMPLETE;
+    let said = |holds, reason: &str, message| Said { kind, holds, reason: reason.to_owned(), message };
+    match &transfer.incomplete {
+        Some(missing) => {
+            let more = missing.count.saturating_sub(i64::try_from(missing.first.len()).unwrap_or(0));
+            let more = if more > 0 { format!("; and {more} more, see the executor's log") } else { String::new() };
+            let message = format!("{} files or folders: {}{more}", missing.count, missing.first.join("; "));
+            Some(said(true, "UnreadableFiles", message))
+        }
+        None => told.then(|| said(false, "NothingMissing", String::new())),
+    }
 }
 
 /// One word for the whole object.

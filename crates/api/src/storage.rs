@@ -2,10 +2,11 @@
 
 #![allow(clippy::duplicated_attributes, reason = "every printcolumn repeats its keys")]
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// Where snapshots are copied to.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -42,6 +43,49 @@ pub struct SnapshotBackupStorageSpec {
     /// Check the storage when it is created or changed.
     #[serde(default = "yes")]
     pub validate_on_create: bool,
+    /// Give the space back that forgotten snapshots took. Where empty, nobody does it but `lvault storage prune`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prune: Option<PrunePolicy>,
+}
+
+/// How often and how thoroughly space is given back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PrunePolicy {
+    /// Hours between two prunes of the storage's repositories.
+    #[serde(default = "day")]
+    #[schemars(range(min = 1, max = 8760))]
+    pub interval_hours: i32,
+    /// So much may stay unused, in percent of what is used: data is written anew only to get below it.
+    #[serde(default = "five")]
+    #[schemars(range(min = 0, max = 100))]
+    pub max_unused_percent: i32,
+}
+
+impl Default for PrunePolicy {
+    fn default() -> Self {
+        PrunePolicy { interval_hours: day(), max_unused_percent: five() }
+    }
+}
+
+impl PrunePolicy {
+    /// The time between two prunes.
+    pub fn interval(&self) -> Duration {
+        Duration::from_secs(u64::try_from(self.interval_hours).unwrap_or(0).max(1) * 3600)
+    }
+
+    /// How much may stay unused, in percent.
+    pub fn max_unused(&self) -> u8 {
+        u8::try_from(self.max_unused_percent.clamp(0, 100)).unwrap_or(0)
+    }
+}
+
+fn day() -> i32 {
+    24
+}
+
+fn five() -> i32 {
+    5
 }
 
 /// What keeps the bytes: a provider, and the settings under its name.
@@ -167,6 +211,36 @@ pub struct SnapshotBackupStorageStatus {
     /// The generation of the spec that was checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
+    /// What the last prune found and did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prune: Option<PruneStatus>,
+    /// Conditions, as the Kubernetes API conventions want them: `Ready`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}
+
+/// What a prune of all repositories of a storage found and did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PruneStatus {
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_run: Option<Time>,
+    /// How many repositories there are.
+    #[serde(default)]
+    pub repositories: i64,
+    /// What all packs hold now, in bytes as they are stored.
+    #[serde(default)]
+    pub total_bytes: i64,
+    /// What of it no snapshot needs.
+    #[serde(default)]
+    pub reclaimable_bytes: i64,
+    /// What was given back.
+    #[serde(default)]
+    pub freed_bytes: i64,
+    /// What could not be pruned, why, and what to do; empty when all was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
 
 /// Whether a storage can be used.

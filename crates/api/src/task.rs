@@ -35,6 +35,9 @@ pub struct Task {
     pub lease: LeaseTerms,
     /// How often progress is written, in seconds.
     pub progress_seconds: u64,
+    /// The folder on the node in which keys of repositories are kept; none where nothing of a repository's secrets is to stay.
+    #[serde(default)]
+    pub key_cache: Option<PathBuf>,
 }
 
 /// The variable in an executor pod's environment that holds its task, without the password.
@@ -74,6 +77,9 @@ pub enum Work {
         as_path: String,
         /// The snapshot's files are copies of the volume's, with change times of their own.
         copies: bool,
+        /// What cannot be read is left out, and told.
+        #[serde(default)]
+        skip_unreadable: bool,
     },
     /// Fill a mounted volume from the repository.
     Restore {

@@ -69,6 +69,9 @@ pub struct TransferStatus {
     /// The id of the repository's snapshot.
     #[serde(default, rename = "snapshotID", skip_serializing_if = "Option::is_none")]
     pub snapshot_id: Option<String>,
+    /// What of the volume is missing in the repository's snapshot, because it could not be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incomplete: Option<Incomplete>,
     /// The version of lvault that made the last transition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
@@ -93,6 +96,16 @@ pub struct ExecutorStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub lost: Option<i32>,
+}
+
+/// What could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Incomplete {
+    /// How many files and folders are missing. What lies in a folder that could not be read is not counted.
+    #[schemars(range(min = 1))]
+    pub count: i64,
+    /// The first of them, with the reasons.
+    pub first: Vec<String>,
 }
 
 /// How far a copy is. Written at most once every 10 seconds.
@@ -191,6 +204,7 @@ impl TransferStatus {
             repository: None,
             path: None,
             snapshot_id: None,
+            incomplete: None,
             version: None,
         };
         status.set_record(record);

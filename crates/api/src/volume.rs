@@ -39,7 +39,7 @@ pub struct LogicalVolumeSpec {
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
     /// The node that holds the volume.
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1, max = 253))]
     pub node_name: String,
     /// How large the volume is. It can grow and never shrinks.
     pub size: Quantity,
@@ -111,6 +111,19 @@ pub struct OnlineSnapshotSpec {
     /// Whether deleting this object removes its snapshot from the repository.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
+    /// What becomes of the copy when something of the volume cannot be read.
+    #[serde(default)]
+    pub on_read_error: OnReadError,
+}
+
+/// What becomes of a copy when something of the volume cannot be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnReadError {
+    /// It fails, and the repository gets no snapshot.
+    #[default]
+    Fail,
+    /// It succeeds without that, and the condition `Incomplete` says what is missing.
+    Skip,
 }
 
 /// What is copied.
@@ -162,10 +175,11 @@ pub struct RestoreSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StorageReference {
     /// Its name.
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1, max = 253))]
     pub name: String,
     /// Its namespace.
     #[serde(default = "default_namespace")]
+    #[schemars(length(max = 63))]
     pub namespace: String,
 }
 

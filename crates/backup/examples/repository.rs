@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use lvault_backup::{
-    BackUp, ChangeDetection, Host, Key, Location, OnReadError, Password, Repository, RepositoryPath, Silent,
+    BackUp, ChangeDetection, Host, Key, KeyCache, Location, OnReadError, Password, Repository, RepositoryPath, Silent,
     SourcePath, VerifyDepth,
 };
 
@@ -45,9 +45,14 @@ fn place(storage: &Path) -> Result<(Location, RepositoryPath, Password), Box<dyn
     Ok((location, RepositoryPath::parse("bench")?, Password::new(password)?))
 }
 
+/// Keys are kept beside the storage, as executors keep them in the state folder.
+fn cache(storage: &Path) -> KeyCache {
+    KeyCache::new(storage.with_extension("keys"))
+}
+
 fn back_up(folder: &Path, storage: &Path, uid: &str) -> Result<String, Box<dyn Error>> {
     let (location, path, password) = place(storage)?;
-    let repository = Repository::open_or_init(&location, &path, &password)?;
+    let repository = Repository::open_or_init_cached(&location, &path, &password, Some(&cache(storage)))?;
     let what = BackUp {
         root: folder.to_owned(),
         as_path: SourcePath::new("/bench")?,
@@ -68,7 +73,7 @@ fn back_up(folder: &Path, storage: &Path, uid: &str) -> Result<String, Box<dyn E
 
 fn restore(storage: &Path, uid: &str, target: &Path) -> Result<String, Box<dyn Error>> {
     let (location, path, password) = place(storage)?;
-    let repository = Repository::open(&location, &path, &password)?;
+    let repository = Repository::open_cached(&location, &path, &password, Some(&cache(storage)))?;
     let found = repository.find(&Key::new(uid, 1)?)?.ok_or_else(|| format!("there is no snapshot of {uid}"))?;
     let report = repository.restore(&found.id, target, &Silent)?;
     Ok(format!("snapshot {}: {} files, {} bytes, read back", found.id, report.size.files, report.size.bytes))

@@ -70,9 +70,21 @@ impl Place {
         u64::from(self.offset) + u64::from(self.length)
     }
 
+    /// The number of its pack among [`Indexed::packs`].
+    pub(crate) fn pack_number(&self) -> usize {
+        self.pack as usize
+    }
+
     pub(crate) fn raw_length(&self) -> Option<usize> {
         (self.raw_length > 0).then_some(self.raw_length as usize)
     }
+}
+
+/// What stands in one index file.
+pub(crate) struct IndexContents {
+    pub(crate) id: Id,
+    pub(crate) packs: Vec<Id>,
+    pub(crate) blobs: usize,
 }
 
 /// The whole index of a repository, and the way to its blobs.
@@ -87,7 +99,18 @@ pub(crate) struct Indexed {
 impl Indexed {
     /// Reads all index files.
     pub(crate) fn load(storage: &Storage, seal: &Seal) -> Result<Self, Fault> {
-        Self::load_where(storage, seal, |_| true, Err)
+        Self::load_where(storage, seal, |_| true, Err, |_, _| ())
+    }
+
+    /// Reads all index files, and says what stands in each.
+    pub(crate) fn load_with_files(storage: &Storage, seal: &Seal) -> Result<(Self, Vec<IndexContents>), Fault> {
+        let mut files = Vec::new();
+        let note = |id: &Id, file: &IndexFile| {
+            let blobs = file.packs.iter().map(|pack| pack.blobs.len()).sum();
+            files.push(IndexContents { id: *id, packs: file.packs.iter().map(|pack| pack.id).collect(), blobs });
+        };
+        let indexed = Self::load_where(storage, seal, |_| true, Err, note)?;
+        Ok((indexed, files))
     }
 
     /// Reads all index files, and leaves packs out that are not there, or are shorter than what the index looks for in
@@ -106,7 +129,7 @@ impl Indexed {
             }
             whole
         };
-        Self::load_where(storage, seal, is_whole, Err)
+        Self::load_where(storage, seal, is_whole, Err, |_, _| ())
     }
 
     /// Reads all index files that are whole, and tells of the others.
@@ -124,7 +147,7 @@ impl Indexed {
                 Err(fault)
             }
         };
-        Self::load_where(storage, seal, |_| true, note)
+        Self::load_where(storage, seal, |_| true, note, |_, _| ())
     }
 
     fn load_where(
@@ -132,7 +155,9 @@ impl Indexed {
         seal: &Seal,
         wanted: impl Fn(&IndexedPack) -> bool,
         mut on_fault: impl FnMut(Fault) -> Result<(), Fault>,
+        mut note: impl FnMut(&Id, &IndexFile),
     ) -> Result<Self, Fault> {
+        let mut numbers = HashMap::new();
         let mut indexed = Self {
             storage: storage.clone(),
             seal: seal.clone(),
@@ -142,20 +167,28 @@ impl Indexed {
         };
         for (id, _) in list_ids(storage, FileType::Index)? {
             match read_file::<IndexFile>(storage, seal, FileType::Index, &id) {
-                Ok(file) => file.packs.into_iter().filter(&wanted).for_each(|pack| indexed.add(pack)),
+                Ok(file) => {
+                    note(&id, &file);
+                    file.packs.into_iter().filter(&wanted).for_each(|pack| indexed.add(pack, &mut numbers));
+                }
                 Err(fault) => on_fault(fault)?,
             }
         }
         for list in [&mut indexed.data, &mut indexed.trees] {
-            list.sort_unstable_by_key(|(id, _)| *id);
+            // A pack may stand in two index files: after a prune or a repair that was killed.
+            list.sort_unstable_by_key(|(id, place)| (*id, place.pack, place.offset));
+            list.dedup_by_key(|(id, place)| (*id, place.pack, place.offset));
             list.shrink_to_fit();
         }
         Ok(indexed)
     }
 
-    fn add(&mut self, pack: IndexedPack) {
-        let number = u32::try_from(self.packs.len()).unwrap_or(u32::MAX);
-        self.packs.push(pack.id);
+    fn add(&mut self, pack: IndexedPack, numbers: &mut HashMap<Id, u32>) {
+        let packs = &mut self.packs;
+        let number = *numbers.entry(pack.id).or_insert_with(|| {
+            packs.push(pack.id);
+            u32::try_from(packs.len() - 1).unwrap_or(u32::MAX)
+        });
         for blob in pack.blobs {
             let raw_length = blob.uncompressed_length.unwrap_or(0);
             let place = Place { pack: number, offset: blob.offset, length: blob.length, raw_length };
@@ -163,7 +196,8 @@ impl Indexed {
         }
     }
 
-    fn list(&self, kind: BlobType) -> &[(Id, Place)] {
+    /// All blobs of a kind, in the order of their ids; copies of one blob are neighbours.
+    pub(crate) fn list(&self, kind: BlobType) -> &[(Id, Place)] {
         match kind {
             BlobType::Data => &self.data,
             BlobType::Tree => &self.trees,
@@ -185,8 +219,22 @@ impl Indexed {
     /// All places where a blob lies. There are several after something was stored again because a pack was gone.
     pub(crate) fn places<'a>(&'a self, kind: BlobType, id: &'a Id) -> impl Iterator<Item = Place> + 'a {
         let list = self.list(kind);
-        let first = list.partition_point(|(other, _)| other < id);
-        list[first..].iter().take_while(move |(other, _)| other == id).map(|(_, place)| *place)
+        list[self.first_of(kind, id)..].iter().take_while(move |(other, _)| other == id).map(|(_, place)| *place)
+    }
+
+    fn first_of(&self, kind: BlobType, id: &Id) -> usize {
+        self.list(kind).partition_point(|(other, _)| other < id)
+    }
+
+    /// Where a blob's first copy stands in [`Self::list`].
+    pub(crate) fn position(&self, kind: BlobType, id: &Id) -> Option<usize> {
+        let first = self.first_of(kind, id);
+        self.list(kind).get(first).filter(|(other, _)| other == id).map(|_| first)
+    }
+
+    /// All packs; a [`Place`] names one by its number here.
+    pub(crate) fn packs(&self) -> &[Id] {
+        &self.packs
     }
 
     /// The pack of a place.
@@ -205,12 +253,19 @@ impl Indexed {
         packs
     }
 
+    /// Reads one copy of a blob as it is stored, after checking that it is what its id says; and its hash.
+    pub(crate) fn read_sealed(&self, kind: BlobType, id: &Id, place: Place) -> Result<(Vec<u8>, [u8; 32]), Fault> {
+        let sealed = self.fetch(place)?;
+        let (_, hash) = self.open(kind, id, place, &mut sealed.clone())?;
+        Ok((sealed, hash))
+    }
+
     /// Reads a blob, and checks that it is what its id says. Of several copies, the first that is whole.
     pub(crate) fn read(&self, kind: BlobType, id: &Id) -> Result<Vec<u8>, Fault> {
         let mut failure = None;
         for place in self.places(kind, id) {
-            match self.read_at(kind, id, place) {
-                Ok(content) => return Ok(content),
+            match self.fetch(place).and_then(|mut sealed| self.open(kind, id, place, &mut sealed)) {
+                Ok((content, _)) => return Ok(content),
                 Err(fault) => failure = failure.or(Some(fault)),
             }
         }
@@ -218,22 +273,52 @@ impl Indexed {
         Err(failure.unwrap_or_else(nowhere))
     }
 
-    fn read_at(&self, kind: BlobType, id: &Id, place: Place) -> Result<Vec<u8>, Fault> {
-        let pack = self.pack(&place);
-        let name = file_name(FileType::Pack, &pack);
-        let mut sealed = self.storage.read_part(&name, place.offset.into(), place.length.into())?;
-        let damaged = |what: &str| {
-            let (id, pack) = (id.to_hex(), pack.to_hex());
-            Fault::damaged(format!("the {kind} blob {} in pack {}: {what}", id.as_str(), pack.as_str()))
-        };
-        let content = self.seal.open_blob(&mut sealed, place.raw_length()).map_err(|what| damaged(&what))?;
-        if Id::new(hash(&content)) == *id { Ok(content) } else { Err(damaged("it does not hash to its id")) }
+    /// Reads a blob for somebody who compares its hash later: its authentication tag is checked, and its length. Of several copies,
+    /// the first that opens.
+    pub(crate) fn read_unhashed(&self, kind: BlobType, id: &Id) -> Result<Vec<u8>, Fault> {
+        let mut places = self.places(kind, id);
+        match (places.next(), places.next()) {
+            (Some(place), None) => {
+                let mut sealed = self.fetch(place)?;
+                let opened = self.seal.open_blob(&mut sealed, place.raw_length());
+                let content = opened.map_err(|what| self.damaged(kind, id, &place, &what))?;
+                if content.len() == place.data_length() {
+                    return Ok(content);
+                }
+                Err(self.damaged(kind, id, &place, "it has not the length that the index says"))
+            }
+            // Which of several copies is the whole one, only the hash tells.
+            (Some(_) | None, _) => self.read(kind, id),
+        }
     }
 
-    /// Reads a file of JSON, such as a snapshot.
+    fn damaged(&self, kind: BlobType, id: &Id, place: &Place, what: &str) -> Fault {
+        let (id, pack) = (id.to_hex(), self.pack(place).to_hex());
+        Fault::damaged(format!("the {kind} blob {} in pack {}: {what}", id.as_str(), pack.as_str()))
+    }
+
+    fn fetch(&self, place: Place) -> Result<Vec<u8>, Fault> {
+        let name = file_name(FileType::Pack, &self.pack(&place));
+        Ok(self.storage.read_part(&name, place.offset.into(), place.length.into())?)
+    }
+
+    /// Opens a blob; answers with its content and its hash, which is its id.
+    fn open(&self, kind: BlobType, id: &Id, place: Place, sealed: &mut [u8]) -> Result<(Vec<u8>, [u8; 32]), Fault> {
+        let damaged = |what: &str| self.damaged(kind, id, &place, what);
+        let content = self.seal.open_blob(sealed, place.raw_length()).map_err(|what| damaged(&what))?;
+        let hash = hash(&content);
+        if Id::new(hash) == *id { Ok((content, hash)) } else { Err(damaged("it does not hash to its id")) }
+    }
+
+    /// Reads a file of JSON, such as a snapshot or an index file.
     pub(crate) fn read_file<T: for<'a> Deserialize<'a>>(&self, tpe: FileType, id: &Id) -> Result<T, Fault> {
         read_file(&self.storage, &self.seal, tpe, id)
     }
+}
+
+/// Reads one index file.
+pub(crate) fn read_index(storage: &Storage, seal: &Seal, id: &Id) -> Result<IndexFile, Fault> {
+    read_file(storage, seal, FileType::Index, id)
 }
 
 fn read_file<T: for<'a> Deserialize<'a>>(storage: &Storage, seal: &Seal, tpe: FileType, id: &Id) -> Result<T, Fault> {

@@ -1,4 +1,4 @@
-//! Repositories in restic's format: open or make them, back a folder up, verify, restore, forget.
+//! Repositories in restic's format: open or make them, back a folder up, verify, restore, forget, prune.
 //!
 //! What holds in this crate:
 //! - A repository is a plain restic repository (format version 2): restic itself lists, checks and restores it.
@@ -15,6 +15,8 @@ mod backend;
 mod check;
 mod fault;
 mod index;
+mod key_cache;
+mod keys;
 mod labels;
 mod location;
 mod lock;
@@ -22,27 +24,33 @@ mod metadata;
 mod open;
 mod pipeline;
 mod progress;
+mod prune;
 mod repository;
 mod restore;
 mod retry;
 mod seal;
 mod secret;
 mod storage;
+mod survey;
 mod tree;
 mod verify;
 
 pub use back_up::{BackUp, BackUpError, BackUpReport, ChangeDetection, OnReadError, Unreadable};
 pub use check::{CheckError, CheckReport, Damage, ReadData};
 pub use fault::Fault;
+pub use key_cache::KeyCache;
+pub use keys::{add_password, remove_password};
 pub use labels::{Host, Key, LabelError, Snapshot, SnapshotId, SourcePath, Tag};
 pub use location::{Location, PathError, RepositoryPath};
 pub use lock::{LockInfo, Unlock};
 pub use open::{OpenError, Probed, probe};
 pub use progress::{Progress, Silent, Step};
+pub use prune::{Prune, PruneError, PruneReport, Space, Unfinished};
 pub use repository::{Repository, RepositoryError};
 pub use restore::{FileReport, RestoreError, RestoreFailure, RestoreReport};
 pub use retry::Retry;
 pub use secret::{Password, PasswordError};
 pub use storage::{Cause, CauseKind, StorageError};
+pub use survey::repositories;
 pub use tree::SnapshotSize;
 pub use verify::{Verified, VerifyDepth, VerifyError};

@@ -4,7 +4,7 @@
 //! written first, then the others are looked at, and whoever finds a conflict takes its own away again. A holder writes its
 //! lock anew every five minutes; one that is half an hour old is stale.
 //!
-//! What holds for lvault's own locks: no holder commits when its lock has vanished or was not renewed. So a lock of
+//! What holds for lvault's own locks: no holder commits, and none removes data, when its lock has vanished or was not renewed. So a lock of
 //! lvault may be removed when it is stale, when its process is gone from this host, or when it belongs to the same attempt
 //! as the one that asks, whose earlier executors are fenced off. Locks of others are never removed unasked.
 
@@ -20,7 +20,7 @@ use rustic_core::Id;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,24 @@ const TRUSTED: Duration = Duration::from_secs(25 * 60);
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What locks of lvault carry in front of their attempt, where restic writes the name of the user.
-const OURS: &str = "lvault";
+pub(crate) const OURS: &str = "lvault";
+
+/// The same with an attempt.
+pub(crate) fn user_of(key: &Key) -> String {
+    format!("{OURS} {} {}", key.uid(), key.attempt())
+}
+
+/// The same for whoever removes data.
+const REMOVING: &str = "lvault prune";
+
+/// Whether others may use the repository meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Others who read or add may.
+    Shared,
+    /// Nobody may.
+    Exclusive,
+}
 
 /// A lock file, as restic writes it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -107,12 +124,12 @@ impl Found {
         age.unsigned_abs() > STALE && !age.is_negative() || is_dead(file)
     }
 
-    /// Whether it is lvault's, and nobody commits under it any more.
+    /// Whether it is lvault's, and nobody commits or removes anything under it any more.
     fn is_ours_and_over(&self, user: &str) -> bool {
         let Some(file) = &self.file else { return false };
         let ours = file.username == OURS || file.username.starts_with(&format!("{OURS} "));
-        let same_attempt = file.username == user && user != OURS;
-        ours && !file.exclusive && (same_attempt || self.is_stale())
+        let same_attempt = file.username == user && user != OURS && !file.exclusive;
+        ours && (same_attempt || self.is_stale())
     }
 
     fn info(&self) -> LockInfo {
@@ -134,7 +151,16 @@ impl Found {
 fn is_dead(file: &LockFile) -> bool {
     use rustix::process::{Pid, test_kill_process};
     let is_gone = |pid| test_kill_process(pid).is_err_and(|err| err == rustix::io::Errno::SRCH);
-    file.hostname == host_name() && Pid::from_raw(file.pid).is_some_and(is_gone)
+    // A container that is started again has the number of the one before it.
+    let is_of_earlier = own_process() == file.pid && file.time < *BEGAN;
+    file.hostname == host_name() && (is_of_earlier || Pid::from_raw(file.pid).is_some_and(is_gone))
+}
+
+/// No lock of this process is older.
+static BEGAN: LazyLock<Timestamp> = LazyLock::new(Timestamp::now);
+
+fn own_process() -> i32 {
+    i32::try_from(std::process::id()).unwrap_or(0)
 }
 
 fn host_name() -> String {
@@ -168,11 +194,11 @@ impl Locks {
 
     fn write(&self, user: &str, exclusive: bool) -> Result<Id, Fault> {
         let file = LockFile {
-            time: Timestamp::now(),
+            time: Timestamp::now().max(*BEGAN),
             exclusive,
             hostname: host_name(),
             username: user.to_owned(),
-            pid: i32::try_from(std::process::id()).unwrap_or(0),
+            pid: own_process(),
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
         };
@@ -292,14 +318,13 @@ impl Repository {
     /// Takes a shared lock for a backup: exclusive ones of others are waited for, for two minutes. Removes what earlier
     /// executors of the same attempt, and dead ones of lvault, have left.
     pub(crate) fn lock_for_adding(&self, key: &Key, progress: &dyn Progress) -> Result<Held, Fault> {
-        let user = format!("{OURS} {} {}", key.uid(), key.attempt());
-        self.lock_patiently(&user, progress, PATIENCE)
+        self.lock_patiently(&user_of(key), progress, PATIENCE)
     }
 
     /// As [`Self::lock_for_adding`], for a reader. A storage that cannot be written is read without a lock.
     pub(crate) fn lock_for_reading(&self, progress: &dyn Progress) -> Result<Option<Held>, Fault> {
         use crate::storage::CauseKind;
-        match self.lock_patiently(OURS, progress, PATIENCE) {
+        match self.lock_patiently(self.reader(), progress, PATIENCE) {
             Ok(held) => Ok(Some(held)),
             Err(Fault::Storage(err))
                 if matches!(err.kind(), CauseKind::Full | CauseKind::Denied | CauseKind::ReadOnly) =>
@@ -311,11 +336,34 @@ impl Repository {
         }
     }
 
+    /// Takes an exclusive lock, under which data may be removed: whoever uses the repository is waited for, for `patience`.
+    /// Removes dead locks of lvault.
+    pub(crate) fn lock_for_removing(&self, progress: &dyn Progress, patience: Duration) -> Result<Held, Fault> {
+        let begin = Instant::now();
+        loop {
+            // Looking first keeps those who are about to begin from stumbling over a lock that goes away at once.
+            let tried =
+                self.look(REMOVING, None, Kind::Exclusive).and_then(|()| self.try_lock(REMOVING, Kind::Exclusive));
+            match tried {
+                Err(Fault::Locked { is_stale: false, lock })
+                    if begin.elapsed() < patience && !progress.should_stop() =>
+                {
+                    progress.waiting(&lock);
+                    std::thread::sleep(Duration::from_millis(500) + jitter());
+                }
+                other => return other,
+            }
+        }
+    }
+
     fn lock_patiently(&self, user: &str, progress: &dyn Progress, patience: Duration) -> Result<Held, Fault> {
         let begin = Instant::now();
         loop {
-            match self.try_lock(user) {
-                Err(Fault::Locked { is_stale: false, .. }) if begin.elapsed() < patience && !progress.should_stop() => {
+            match self.try_lock(user, Kind::Shared) {
+                Err(Fault::Locked { is_stale: false, lock })
+                    if begin.elapsed() < patience && !progress.should_stop() =>
+                {
+                    progress.waiting(&lock);
                     std::thread::sleep(Duration::from_secs(1));
                 }
                 other => return other,
@@ -323,24 +371,48 @@ impl Repository {
         }
     }
 
-    fn try_lock(&self, user: &str) -> Result<Held, Fault> {
+    /// Removes the locks that executors of any attempt of this UID have left.
+    pub(crate) fn remove_locks_of(&self, uid: &str) -> Result<(), Fault> {
+        let (locks, theirs) = (self.lock_files(), format!("{OURS} {uid} "));
+        let is_theirs = |found: &&Found| {
+            found.file.as_ref().is_some_and(|file| !file.exclusive && file.username.starts_with(&theirs))
+        };
+        locks.read()?.iter().filter(is_theirs).try_for_each(|found| locks.remove(&found.id))
+    }
+
+    fn try_lock(&self, user: &str, kind: Kind) -> Result<Held, Fault> {
         self.must_be_there()?;
         let locks = self.lock_files();
-        let id = locks.write(user, false)?;
-        let held = Held::new(locks.clone(), user.to_owned(), false, id);
+        let id = locks.write(user, kind == Kind::Exclusive)?;
+        let held = Held::new(locks, user.to_owned(), kind == Kind::Exclusive, id);
+        self.look(user, Some(id), kind)?;
+        Ok(held)
+    }
+
+    /// Looks for locks that stand in the way of a lock of this kind, and removes dead ones of lvault.
+    fn look(&self, user: &str, own: Option<Id>, kind: Kind) -> Result<(), Fault> {
+        let locks = self.lock_files();
         for other in locks.read()? {
-            if other.id == id {
+            if Some(other.id) == own {
                 continue;
             }
             if other.is_ours_and_over(user) {
                 locks.remove(&other.id)?;
                 tracing::info!(repository = self.shown(), "removed {}", other.info());
-            } else if other.is_exclusive() {
+            } else if kind == Kind::Exclusive || other.is_exclusive() {
                 return Err(Fault::Locked { lock: other.info().to_string(), is_stale: other.is_stale() });
             }
         }
-        Ok(held)
+        Ok(())
     }
+}
+
+/// So that two that wait for one another do not look at the same moments for ever.
+fn jitter() -> Duration {
+    let mut byte = [0];
+    // Without random numbers they part because of their loads.
+    let _ = getrandom::fill(&mut byte);
+    Duration::from_millis(u64::from(byte[0]) * 4)
 }
 
 #[cfg(test)]

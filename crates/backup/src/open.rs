@@ -7,6 +7,7 @@
 
 use crate::backend::{Backend, Gate, file_name, list_ids};
 use crate::fault::{Fault, guarded_raw, storage_error_in};
+use crate::key_cache::KeyCache;
 use crate::location::{Location, RepositoryPath};
 use crate::repository::{Opened, Repository, rustic_on};
 use crate::retry::Retry;
@@ -146,9 +147,27 @@ impl Repository {
     /// # Errors
     /// See [`OpenError`]. Nothing is written over a folder that holds anything else.
     pub fn open_or_init(location: &Location, path: &RepositoryPath, password: &Password) -> Result<Self, OpenError> {
+        Self::open_or_init_cached(location, path, password, None)
+    }
+
+    /// As [`Self::open_or_init`], with keys that were kept.
+    ///
+    /// # Errors
+    /// As [`Self::open_or_init`].
+    pub fn open_or_init_cached(
+        location: &Location,
+        path: &RepositoryPath,
+        password: &Password,
+        cache: Option<&KeyCache>,
+    ) -> Result<Self, OpenError> {
         let place = Place::new(location, path)?;
         let made = match place.state()? {
-            State::Repository => None,
+            State::Repository => {
+                if let Some(opened) = cache.and_then(|cache| cache.open(&place, password)) {
+                    return place.finish(&opened);
+                }
+                None
+            }
             State::Free => {
                 place.refuse_nesting(location, path)?;
                 place.init(password)?
@@ -159,6 +178,7 @@ impl Repository {
             None => place.open(password)?,
         };
         place.remove_dead_keys(&others, password)?;
+        cache.into_iter().for_each(|cache| cache.keep(&place, password, &opened));
         place.finish(&opened)
     }
 
@@ -167,12 +187,25 @@ impl Repository {
     /// # Errors
     /// See [`OpenError`]; [`OpenError::NotFound`] where there is none.
     pub fn open(location: &Location, path: &RepositoryPath, password: &Password) -> Result<Self, OpenError> {
-        let place = Place::new(location, path)?;
-        match place.state()? {
-            State::Free => return Err(OpenError::NotFound { repository: place.shown() }),
-            State::Repository => {}
+        Self::open_cached(location, path, password, None)
+    }
+
+    /// As [`Self::open`], with keys that were kept.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_cached(
+        location: &Location,
+        path: &RepositoryPath,
+        password: &Password,
+        cache: Option<&KeyCache>,
+    ) -> Result<Self, OpenError> {
+        let place = Place::existing(location, path)?;
+        if let Some(opened) = cache.and_then(|cache| cache.open(&place, password)) {
+            return place.finish(&opened);
         }
         let (opened, _) = place.open(password)?;
+        cache.into_iter().for_each(|cache| cache.keep(&place, password, &opened));
         place.finish(&opened)
     }
 }
@@ -240,7 +273,7 @@ enum State {
 }
 
 /// How one key file answered to the password.
-enum Tried {
+pub(crate) enum Tried {
     Opened(Box<Opened>),
     WrongPassword,
     /// The key opens with the password, but it does not fit the config.
@@ -248,7 +281,8 @@ enum Tried {
     Unreadable(String),
 }
 
-struct Place {
+/// Where a repository is, or is to be.
+pub(crate) struct Place {
     storage: Storage,
 }
 
@@ -259,7 +293,20 @@ impl Place {
         Ok(Self { storage })
     }
 
-    fn shown(&self) -> String {
+    /// One that holds a repository.
+    pub(crate) fn existing(location: &Location, path: &RepositoryPath) -> Result<Self, OpenError> {
+        let place = Self::new(location, path)?;
+        match place.state()? {
+            State::Free => Err(OpenError::NotFound { repository: place.shown() }),
+            State::Repository => Ok(place),
+        }
+    }
+
+    pub(crate) fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    pub(crate) fn shown(&self) -> String {
         self.storage.shown().to_owned()
     }
 
@@ -359,7 +406,7 @@ impl Place {
     }
 
     /// Opens with the first key that fits, and names the other keys.
-    fn open(&self, password: &Password) -> Result<(Opened, Vec<Id>), OpenError> {
+    pub(crate) fn open(&self, password: &Password) -> Result<(Opened, Vec<Id>), OpenError> {
         let keys = self.keys()?;
         let (mut misfit, mut unreadable, mut refused) = (None, None, false);
         for key in &keys {
@@ -382,7 +429,7 @@ impl Place {
         })
     }
 
-    fn try_key(&self, key: Id, password: &Password) -> Result<Tried, OpenError> {
+    pub(crate) fn try_key(&self, key: Id, password: &Password) -> Result<Tried, OpenError> {
         let gate = Gate::new();
         let backend = Backend::with_only_key(self.storage.clone(), Arc::clone(&gate), key);
         let opened = guarded_raw(|| rustic_on(backend)?.open(&Credentials::password(password.expose())));
@@ -416,9 +463,8 @@ impl Place {
         for key in others {
             match self.try_key(*key, password)? {
                 Tried::Misfit(_) => {
-                    let name = file_name(FileType::Key, key);
-                    self.storage.delete(&name).map_err(|err| self.storage_error(err))?;
-                    tracing::warn!(repository = self.storage.shown(), key = name, "removed a key that fits no config");
+                    self.remove_key(key)?;
+                    tracing::warn!(repository = self.storage.shown(), key = %key.to_hex().as_str(), "removed a key that fits no config");
                 }
                 Tried::Opened(_) | Tried::WrongPassword | Tried::Unreadable(_) => {}
             }
@@ -426,7 +472,11 @@ impl Place {
         Ok(())
     }
 
-    fn of_rustic(&self, err: &RusticError) -> OpenError {
+    pub(crate) fn remove_key(&self, key: &Id) -> Result<(), OpenError> {
+        self.storage.delete(&file_name(FileType::Key, key)).map_err(|err| self.storage_error(err))
+    }
+
+    pub(crate) fn of_rustic(&self, err: &RusticError) -> OpenError {
         match storage_error_in(err) {
             Some(fault) => self.storage_error(fault),
             None => OpenError::Library { repository: self.shown(), fault: Fault::damaged(message(err)) },

@@ -21,6 +21,7 @@ mod walk;
 
 pub use ledger::Unreadable;
 pub(crate) use ledger::{Counts, Ledger, get};
+pub(crate) use pack::Pack;
 
 use crate::back_up::ChangeDetection;
 use crate::backend::lock;
@@ -235,6 +236,13 @@ impl Run {
     /// Bytes that were written to the storage.
     pub(crate) fn stored_bytes(&self) -> u64 {
         self.packer.stored_bytes()
+    }
+
+    /// Notes what could not be read.
+    fn record(&self, path: &Path, reason: &std::io::Error) {
+        let reason = reason.to_string();
+        self.progress.unreadable(path, &reason);
+        self.ledger.record(path, reason);
     }
 
     fn at(&self, moment: Moment, path: &Path) {

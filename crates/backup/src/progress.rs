@@ -1,5 +1,7 @@
 //! How a long operation tells what it does, and how it is asked to stop.
 
+use std::path::Path;
+
 /// The part of an operation that runs now. Counts start again at zero with each step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Step {
@@ -9,6 +11,8 @@ pub enum Step {
     Restoring,
     /// What was written is read back and compared.
     Verifying,
+    /// What nobody needs is searched and removed.
+    Pruning,
 }
 
 /// Receives the progress of a backup, a verification or a restore.
@@ -25,6 +29,10 @@ pub trait Progress: Send + Sync {
     fn bytes(&self, _bytes: u64) {}
     /// One more file is done.
     fn file_done(&self) {}
+    /// Something of the volume cannot be read, and why. Called for all of it, in no order.
+    fn unreadable(&self, _path: &Path, _reason: &str) {}
+    /// The operation waits for somebody else who holds a lock; called again and again meanwhile.
+    fn waiting(&self, _for_lock: &str) {}
     /// Whether the operation should stop: it then ends soon with a `Stopped` error and leaves no snapshot.
     fn should_stop(&self) -> bool {
         false

@@ -7,6 +7,7 @@ use crate::backend::{Backend, Gate};
 use crate::fault::{Fault, guarded};
 use crate::index::Indexed;
 use crate::labels::{Key, LabelError, Snapshot, SnapshotId, check_uid, uid_tag};
+use crate::lock::{OURS, user_of};
 use crate::retry::Retry;
 use crate::seal::Seal;
 use crate::storage::{Cause, CauseKind, Storage, StorageError};
@@ -26,6 +27,8 @@ pub struct Repository {
     /// The secret that decides where files are cut into chunks.
     polynomial: u64,
     id: String,
+    /// For whom, in the locks of readers.
+    reader: String,
 }
 
 /// Why a question about snapshots, or forgetting them, failed.
@@ -103,7 +106,24 @@ impl Repository {
         let (master_key, config) = (opened.key(), opened.config());
         let polynomial = guarded(|| config.poly())?;
         let seal = Seal::new(&master_key, config.version);
-        Ok(Self { storage, master_key, seal, polynomial, id: config.id.to_hex().as_str().to_owned() })
+        let (id, reader) = (config.id.to_hex().as_str().to_owned(), OURS.to_owned());
+        Ok(Self { storage, master_key, seal, polynomial, id, reader })
+    }
+
+    /// The same repository, read on behalf of one attempt: its locks name the attempt, and those that earlier executors of it have
+    /// left are removed when the first is taken.
+    pub fn acting_for(self, key: &Key) -> Self {
+        Self { reader: user_of(key), ..self }
+    }
+
+    /// The same repository where its files were copied to.
+    #[cfg(test)]
+    pub(crate) fn copied_to(&self, storage: Storage) -> Self {
+        Self { storage, ..self.clone() }
+    }
+
+    pub(crate) fn reader(&self) -> &str {
+        &self.reader
     }
 
     /// The repository's id, from its config: the same for everybody who opens it.
@@ -214,7 +234,8 @@ impl Repository {
         }
     }
 
-    /// Removes all snapshots made for this UID, of any attempt, and names them. Their data stays until a prune.
+    /// Removes all snapshots made for this UID, of any attempt, and names them. Their data stays until a prune. Locks that
+    /// its executors have left are removed too: none of them may be at work any more.
     ///
     /// Idempotent: what is gone already is fine. A crash in the middle leaves some of them; calling again removes the rest.
     ///
@@ -235,6 +256,7 @@ impl Repository {
         let files = snapshot_files(&opened)?;
         let ids: Vec<_> = files.iter().filter(|file| file.tags.contains(&tag)).map(|file| file.id).collect();
         guarded(|| opened.delete_snapshots(&ids))?;
+        self.remove_locks_of(uid)?;
         Ok(ids.into_iter().map(|id| SnapshotId::from_rustic(*id)).collect())
     }
 }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use rustic_core::Id;
 use rustic_core::repofile::MasterKey;
 use sha2::{Digest, Sha256};
+use std::cell::RefCell;
 use zeroize::Zeroize;
 
 /// What sealing adds, in bytes.
@@ -44,6 +45,11 @@ impl Seal {
         let cipher = Aes256CtrPoly1305Aes::new(&whole);
         whole.as_mut_slice().zeroize();
         Self { cipher, compresses: version >= 2 }
+    }
+
+    /// A seal of a key that is none of a repository's.
+    pub(crate) fn of_raw(raw: &[u8; 64]) -> Self {
+        Self { cipher: Aes256CtrPoly1305Aes::new(Key::from_slice(raw)), compresses: false }
     }
 
     /// Seals in place: the plain bytes lie in `buffer[16..16 + length]`; the sealed ones are its first `length + 32`.
@@ -108,11 +114,24 @@ impl Seal {
         let plain = self.open(sealed).ok_or("its authentication tag does not fit")?;
         match raw_length {
             None => Ok(plain.to_vec()),
-            Some(length) => {
-                zstd::bulk::decompress(plain, length).map_err(|err| format!("it does not decompress: {err}"))
-            }
+            Some(length) => decompress(plain, length).map_err(|err| format!("it does not decompress: {err}")),
         }
     }
+}
+
+thread_local! {
+    /// Making one costs more than decompressing a small blob.
+    static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+fn decompress(packed: &[u8], length: usize) -> std::io::Result<Vec<u8>> {
+    DECOMPRESSOR.with_borrow_mut(|kept| {
+        let decompressor = match kept {
+            Some(kept) => kept,
+            None => kept.insert(zstd::bulk::Decompressor::new()?),
+        };
+        decompressor.decompress(packed, length)
+    })
 }
 
 fn cannot_compress(err: &std::io::Error) -> Fault {

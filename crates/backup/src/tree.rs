@@ -7,6 +7,7 @@ use crate::repository::{Repository, RepositoryError};
 use crate::seal::hash;
 use rustic_core::repofile::{BlobType, Node, SnapshotFile, Tree};
 use rustic_core::{DataId, FileType, Id, TreeId};
+use serde::Deserialize;
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::path::Path;
@@ -96,9 +97,48 @@ pub(crate) fn read_tree(indexed: &Indexed, id: TreeId) -> Result<Tree, Fault> {
     serde_json::from_slice(&blob).map_err(|err| Fault::damaged(format!("tree {} is no tree: {err}", hex(&id))))
 }
 
+/// What of a tree says which blobs it needs: far quicker to read than the whole of it.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Outline {
+    pub(crate) nodes: Vec<OutlineNode>,
+}
+
+/// The same of one entry.
+#[derive(Debug, Deserialize)]
+pub(crate) struct OutlineNode {
+    #[serde(rename = "type")]
+    pub(crate) kind: OutlineKind,
+    #[serde(default)]
+    pub(crate) content: Option<Vec<Id>>,
+    #[serde(default)]
+    pub(crate) subtree: Option<Id>,
+}
+
+/// Whether an entry is a folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum OutlineKind {
+    /// A folder.
+    Dir,
+    /// Anything else.
+    #[serde(other)]
+    Other,
+}
+
+/// Reads which blobs a tree needs, and checks that it hashes to its id.
+pub(crate) fn read_outline(indexed: &Indexed, id: &Id) -> Result<Outline, Fault> {
+    let blob = indexed.read(BlobType::Tree, id)?;
+    serde_json::from_slice(&blob).map_err(|err| Fault::damaged(format!("tree {} is no tree: {err}", hex(id))))
+}
+
 /// Reads the content of a file's part, and checks that it hashes to its id.
 pub(crate) fn read_data(indexed: &Indexed, id: DataId) -> Result<Vec<u8>, Fault> {
     indexed.read(BlobType::Data, &id)
+}
+
+/// The same without the hash, for a restore, which compares what it has written with the hash.
+pub(crate) fn read_data_unhashed(indexed: &Indexed, id: DataId) -> Result<Vec<u8>, Fault> {
+    indexed.read_unhashed(BlobType::Data, &id)
 }
 
 /// Whether these bytes are the blob's content.

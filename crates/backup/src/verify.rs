@@ -7,7 +7,7 @@ use crate::labels::SnapshotId;
 use crate::progress::{Progress, Step};
 use crate::repository::Repository;
 use crate::retry::Retry;
-use crate::tree::{hex, read_data, read_tree, snapshot_file};
+use crate::tree::{OutlineKind, hex, read_data, read_outline, read_tree, snapshot_file};
 use rustic_core::repofile::BlobType;
 use rustic_core::{DataId, FileType, Id, TreeId};
 use std::collections::{HashMap, HashSet};
@@ -164,7 +164,7 @@ fn structure(
             defects.add(format!("tree {}: {defect}", hex(&id)));
             continue;
         }
-        let tree = match read_tree(indexed, id) {
+        let tree = match read_outline(indexed, &id) {
             Ok(tree) => tree,
             Err(fault) => {
                 defect_or_end(fault, defects, "a tree")?;
@@ -172,28 +172,36 @@ fn structure(
             }
         };
         verified.trees += 1;
-        for node in tree.nodes {
-            if node.is_dir() {
-                match node.subtree {
+        for (number, node) in tree.nodes.iter().enumerate() {
+            if node.kind == OutlineKind::Dir {
+                match node.subtree.map(TreeId::from) {
                     Some(subtree) if seen_trees.insert(subtree) => trees.push(subtree),
                     Some(_) => {}
-                    None => defects.add(format!("folder {:?} has no tree", node.name())),
+                    None => defects.add(format!("folder {} has no tree", name_of(indexed, id, number))),
                 }
             }
-            for blob in node.content.iter().flatten().copied() {
+            for blob in node.content.iter().flatten().copied().map(DataId::from) {
                 if seen_data.insert(blob) {
                     match present(indexed, packs, BlobType::Data, &blob) {
                         Ok(bytes) => {
                             verified.bytes += bytes;
                             blobs.push(blob);
                         }
-                        Err(defect) => defects.add(format!("a part of {:?}: {defect}", node.name())),
+                        Err(defect) => {
+                            defects.add(format!("a part of {}: {defect}", name_of(indexed, id, number)));
+                        }
                     }
                 }
             }
         }
     }
     Ok((verified, blobs))
+}
+
+/// The name of an entry, for people: names are not read while all is well.
+fn name_of(indexed: &Indexed, tree: TreeId, number: usize) -> String {
+    let tree = read_tree(indexed, tree).unwrap_or_default();
+    tree.nodes.get(number).map_or_else(|| format!("entry {number}"), |node| format!("{:?}", node.name()))
 }
 
 /// Looks whether a blob is in the index and its pack is long enough; answers its size before compression.

@@ -20,7 +20,9 @@ pub struct Config {
     pub check_timeout: Duration,
     /// How long one request to the API may take before its outcome is unknown.
     pub api_timeout: Duration,
-    /// How many storages are checked at once. Opening a repository takes some 40 MB while its key is derived.
+    /// How often is looked whether a storage is due to be pruned.
+    pub prune_look: Duration,
+    /// How many storages are checked at once, and how many are pruned. Opening a repository takes some 40 MB while its key is derived.
     pub concurrency: NonZeroUsize,
     /// Where the scatter of intervals and of the watch's backoff begins; the same seed gives the same run.
     pub seed: u64,
@@ -36,6 +38,7 @@ impl Default for Config {
             retry_longest: Duration::from_secs(60),
             check_timeout: Duration::from_secs(30),
             api_timeout: Duration::from_secs(10),
+            prune_look: Duration::from_secs(300),
             concurrency: NonZeroUsize::MIN.saturating_add(3),
             seed: u64::from(std::process::id()),
             clock: Timestamp::now,
@@ -61,6 +64,7 @@ impl Config {
             ("the first pause before a retry", self.retry_first),
             ("the time limit of a check", self.check_timeout),
             ("the time limit of an API request", self.api_timeout),
+            ("the interval of looks at what is due to be pruned", self.prune_look),
         ] {
             if length.is_zero() {
                 return Err(InvalidConfig::Zero(name));

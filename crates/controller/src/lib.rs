@@ -1,5 +1,6 @@
-//! Cluster-wide reconcilers: one finds out whether a SnapshotBackupStorage can be used, one releases what is left of nodes
-//! that are gone; and the election of the replica that works.
+//! Cluster-wide reconcilers: one finds out whether a SnapshotBackupStorage can be used, one prunes its repositories when they are
+//! due, one says of objects that nobody works for why that is so, one releases what is left of nodes that are gone; and the election
+//! of the replica that works.
 //!
 //! What holds in this crate:
 //! - It talks to a Kubernetes API through [`kube::Client`] and to nothing else; storages are tried through
@@ -15,9 +16,12 @@ mod api;
 mod config;
 mod driver;
 mod election;
+mod events;
+mod prune;
 mod queue;
 mod request;
 mod storage;
+mod unattended;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -27,8 +31,10 @@ use kube::Client;
 pub use abandoned::{ABANDONED, release_abandoned};
 pub use config::{Config, InvalidConfig};
 pub use election::{Election, ElectionError};
+pub use prune::{Pruned, RepositoryPrune, StoragePrune};
 pub use request::{CHECK_ANSWERED, CHECK_REQUESTED, check_is_answered};
 pub use storage::{Decision, Finding, Known, RepositoryCheck, StorageCheck, Target, Verdict, decide};
+pub use unattended::name_unattended;
 
 /// Why the controller ended although nobody asked it to.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +56,7 @@ pub enum ControllerError {
     WatchEnded,
 }
 
-/// Keeps the status of every SnapshotBackupStorage true until `shutdown` completes.
+/// Keeps the status of every SnapshotBackupStorage true, and prunes those that want it, until `shutdown` completes.
 ///
 /// A storage is checked when it appears, when its spec changes, when somebody asks for it ([`CHECK_REQUESTED`]), on an
 /// interval while all is well, and more often while it is not. Any number of restarts does no harm: nothing is
@@ -59,10 +65,25 @@ pub enum ControllerError {
 /// # Errors
 /// See [`ControllerError`]. An API server that is away for a while is no error: the watch goes on when it is back.
 pub async fn run(client: Client, config: Config, shutdown: impl Future<Output = ()>) -> Result<(), ControllerError> {
-    run_with(client, config, Arc::new(RepositoryCheck::default()), shutdown).await
+    let pruning = prune_with(client.clone(), config.clone(), Arc::new(RepositoryPrune));
+    let checking = run_with(client, config, Arc::new(RepositoryCheck::default()), shutdown);
+    tokio::select! {
+        biased;
+        ended = checking => ended,
+        () = pruning => Ok(()),
+    }
 }
 
-/// As [`run`], with another way to try a storage.
+/// Prunes the repositories of storages that want it (`spec.prune`) whenever they are due, in this way, for ever.
+///
+/// A prune is due by the time of the last one in the storage's status: any number of restarts begins none early. Dropping the future
+/// asks prunes that are under way to end.
+pub async fn prune_with(client: Client, config: Config, prune: Arc<dyn StoragePrune>) {
+    let examiner = storage::Examiner::new(client.clone(), Arc::new(RepositoryCheck::default()), &config);
+    prune::on_schedule(client, examiner, prune, config).await;
+}
+
+/// As [`run`], with another way to try a storage, and without pruning.
 ///
 /// # Errors
 /// As [`run`].

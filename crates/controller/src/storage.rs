@@ -7,4 +7,5 @@ mod reconcile;
 
 pub use check::{RepositoryCheck, StorageCheck, Target};
 pub use decide::{Decision, Finding, Known, Verdict, decide};
+pub(crate) use examine::Examiner;
 pub(crate) use reconcile::{Storages, trigger};

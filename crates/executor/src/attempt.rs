@@ -17,6 +17,9 @@ use tokio::time::Instant;
 
 use crate::connection::Connection;
 
+/// For so long a right may be missing: a role that was just bound is known to all API servers in a moment.
+const DENIED: Duration = Duration::from_secs(20);
+
 /// Why a write was not made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum WriteError {
@@ -32,6 +35,11 @@ pub(crate) enum WriteError {
     /// Nobody answered for so long that waiting on is of no use.
     #[error("the API did not answer for {0:?}")]
     Unreachable(Duration),
+}
+
+/// What a status says while data is copied.
+pub(crate) fn copying(holder: &Holder) -> String {
+    format!("executor {holder} is copying")
 }
 
 /// Writes the status of one attempt.
@@ -53,7 +61,7 @@ impl Attempt<'_> {
         let record = self.write(&transition, |transfer, _| {
             transfer.repository = Some(self.task.storage.to_string());
             transfer.path = Some(self.task.path.clone());
-            transfer.message = Some(format!("executor {} is copying", self.holder));
+            transfer.message = Some(copying(&self.holder));
             transfer.error = None;
         });
         match record.await?.state {
@@ -136,7 +144,7 @@ impl Attempt<'_> {
                 Err(kube::Error::Api(refusal)) if refusal.code == 409 => {}
                 Err(problem) => {
                     tracing::debug!("cannot write the status of {name}: {problem}");
-                    self.wait(started, &mut pause).await?;
+                    self.wait(started, &mut pause, &problem).await?;
                 }
             }
         }
@@ -155,13 +163,21 @@ impl Attempt<'_> {
                 Err(kube::Error::Api(refusal)) if refusal.code == 404 => return Err(gone()),
                 Err(problem) => {
                     tracing::debug!("cannot read {name}: {problem}");
-                    self.wait(started, &mut pause).await?;
+                    self.wait(started, &mut pause, &problem).await?;
                 }
             }
         }
     }
 
-    async fn wait(&self, started: Instant, pause: &mut Duration) -> Result<(), WriteError> {
+    /// Waits before the next try. A right that is missing is not waited for as long as an API that is away: whoever reads why
+    /// this executor ended can give it.
+    async fn wait(&self, started: Instant, pause: &mut Duration, problem: &kube::Error) -> Result<(), WriteError> {
+        if let kube::Error::Api(refusal) = problem
+            && refusal.code == 403
+            && started.elapsed() > DENIED.min(self.patience)
+        {
+            return Err(WriteError::Rejected(refusal.message.clone()));
+        }
         if started.elapsed() > self.patience {
             return Err(WriteError::Unreachable(self.patience));
         }

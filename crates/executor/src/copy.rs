@@ -1,15 +1,17 @@
 //! The work itself, on a thread that may block: into the repository, out of it, or removing what is in it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use lvault_api::task::{MountedFolder, Task, Work};
-use lvault_api::{Progress as Written, SnapshotBackupStorageSpec};
+use lvault_api::{Incomplete, Progress as Written, SnapshotBackupStorageSpec};
 use lvault_backup::{
-    BackUp, BackUpError, CauseKind, ChangeDetection, Host, Key, Location, OnReadError, OpenError, Password, Progress,
-    Repository, RepositoryPath, RestoreError, Retry, Snapshot, SourcePath, Step, VerifyDepth,
+    BackUp, BackUpError, BackUpReport, CauseKind, ChangeDetection, Host, Key, KeyCache, Location, OnReadError,
+    OpenError, Password, Progress, Repository, RepositoryPath, RestoreError, Retry, Snapshot, SourcePath, Step,
+    Unreadable, VerifyDepth,
 };
 use lvault_core::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -27,6 +29,8 @@ pub struct Copied {
     pub progress: Option<Written>,
     /// How many snapshots were removed.
     pub removed: usize,
+    /// What could not be read and is missing.
+    pub incomplete: Option<Incomplete>,
 }
 
 /// Why the work ended without a result, after everything that could help was tried.
@@ -136,7 +140,7 @@ impl CopyWork for Repositories {
 pub fn copy_work(task: &Task, meter: &Arc<Meter>, may_commit: &MayCommit) -> Result<Copied, CopyError> {
     let place = Place::of(task)?;
     match &task.work {
-        Work::Backup { attempt, folder, host, as_path, copies, .. } => {
+        Work::Backup { attempt, folder, host, as_path, copies, skip_unreadable, .. } => {
             let back_up = BackUp {
                 root: PathBuf::new(),
                 as_path: SourcePath::new(as_path.as_str()).map_err(|e| invalid(&e))?,
@@ -148,14 +152,18 @@ pub fn copy_work(task: &Task, meter: &Arc<Meter>, may_commit: &MayCommit) -> Res
                     true => ChangeDetection::ModificationTime,
                     false => ChangeDetection::ChangeTime,
                 },
-                on_read_error: OnReadError::Fail,
+                on_read_error: match skip_unreadable {
+                    true => OnReadError::Skip,
+                    false => OnReadError::Fail,
+                },
             };
-            let progress = Arc::new(Watched { meter: Arc::clone(meter), may_commit: Arc::clone(may_commit) });
+            let progress = Watched::new(meter, may_commit);
             retrying(meter, || place.back_up(&back_up, folder, &progress))
         }
-        Work::Restore { folder, snapshot, size, .. } => {
-            let progress = Arc::new(Watched { meter: Arc::clone(meter), may_commit: Arc::clone(may_commit) });
-            retrying(meter, || place.restore(snapshot, folder, Bytes(*size), &progress))
+        Work::Restore { folder, snapshot, size, attempt, .. } => {
+            let key = Key::new(task.uid.as_str(), *attempt).map_err(|e| invalid(&e))?;
+            let progress = Watched::new(meter, may_commit);
+            retrying(meter, || place.restore(&key, snapshot, folder, Bytes(*size), &progress))
         }
         Work::Forget => retrying(meter, || place.forget(&task.uid)),
     }
@@ -196,6 +204,7 @@ struct Place {
     location: Location,
     path: RepositoryPath,
     password: Password,
+    cache: Option<KeyCache>,
 }
 
 impl Place {
@@ -204,12 +213,12 @@ impl Place {
         let path = RepositoryPath::parse(task.path.as_str()).map_err(|e| invalid(&e))?;
         let password = Password::new(task.password.0.as_str())
             .map_err(|e| CopyError::new("InvalidPassword", format!("the storage {}: {e}", task.storage)))?;
-        Ok(Place { location, path, password })
+        Ok(Place { location, path, password, cache: task.key_cache.clone().map(KeyCache::new) })
     }
 
     fn back_up(&self, what: &BackUp, folder: &MountedFolder, progress: &Arc<Watched>) -> Result<Copied, Failed> {
-        let open = Repository::open_or_init(&self.location, &self.path, &self.password);
-        let repository = open.map_err(|e| open_failed(&e))?;
+        let open = Repository::open_or_init_cached(&self.location, &self.path, &self.password, self.cache.as_ref());
+        let repository = open.map_err(|e| open_failed(&e))?.acting_for(&what.key);
         let found = repository.find(&what.key).map_err(|e| Failed::new("RepositoryError", &e, e.retry()))?;
         if let Some(snapshot) = found {
             return adopt(&repository, &snapshot, progress);
@@ -240,18 +249,20 @@ impl Place {
             Bytes(report.added_bytes),
         );
         let progress = Some(whole(report.total_bytes, report.files, progress));
-        Ok(Copied { snapshot: report.snapshot.as_str().to_owned(), message, progress, removed: 0 })
+        let incomplete = incomplete(&report);
+        Ok(Copied { snapshot: report.snapshot.as_str().to_owned(), message, progress, removed: 0, incomplete })
     }
 
     fn restore(
         &self,
+        key: &Key,
         snapshot: &str,
         folder: &MountedFolder,
         size: Bytes,
         progress: &Arc<Watched>,
     ) -> Result<Copied, Failed> {
-        let open = Repository::open(&self.location, &self.path, &self.password);
-        let repository = open.map_err(|e| open_failed(&e))?;
+        let open = Repository::open_cached(&self.location, &self.path, &self.password, self.cache.as_ref());
+        let repository = open.map_err(|e| open_failed(&e))?.acting_for(key);
         let found = repository.snapshot(snapshot).map_err(|e| Failed::new("SnapshotNotFound", &e, e.retry()))?;
         let target = checked(folder)?;
         let holds = repository.size_of(&found.id).map_err(|e| Failed::new("RepositoryError", &e, e.retry()))?;
@@ -266,11 +277,12 @@ impl Place {
             short(found.id.as_str()),
         );
         let progress = Some(whole(report.size.bytes, report.size.files, progress));
-        Ok(Copied { snapshot: found.id.as_str().to_owned(), message, progress, removed: 0 })
+        Ok(Copied { snapshot: found.id.as_str().to_owned(), message, progress, ..Copied::default() })
     }
 
     fn forget(&self, uid: &str) -> Result<Copied, Failed> {
-        let repository = match Repository::open(&self.location, &self.path, &self.password) {
+        let repository = match Repository::open_cached(&self.location, &self.path, &self.password, self.cache.as_ref())
+        {
             Ok(repository) => repository,
             Err(OpenError::NotFound { .. }) => return Ok(Copied::default()),
             Err(error) => return Err(open_failed(&error)),
@@ -278,6 +290,18 @@ impl Place {
         let removed = repository.forget(uid).map_err(|e| Failed::new("RepositoryError", &e, e.retry()))?;
         Ok(Copied { removed: removed.len(), ..Copied::default() })
     }
+}
+
+/// So many missing files are named in a status.
+const NAMED: usize = 10;
+/// As long as the naming of one may be.
+const LONGEST: usize = 300;
+
+fn incomplete(report: &BackUpReport) -> Option<Incomplete> {
+    let named = |it: &Unreadable| format!("{:?} ({})", it.path, it.reason).chars().take(LONGEST).collect();
+    let first = report.unreadable.iter().take(NAMED).map(named).collect();
+    let count = i64::try_from(report.unreadable_count).unwrap_or(i64::MAX);
+    (count > 0).then_some(Incomplete { count, first })
 }
 
 /// An earlier executor of the same attempt committed and could not say so. What it committed is read back as our own.
@@ -291,7 +315,7 @@ fn adopt(repository: &Repository, snapshot: &Snapshot, progress: &Arc<Watched>) 
         size.files,
     );
     let progress = Some(whole(size.bytes, size.files, progress));
-    Ok(Copied { snapshot: snapshot.id.as_str().to_owned(), message, progress, removed: 0 })
+    Ok(Copied { snapshot: snapshot.id.as_str().to_owned(), message, progress, ..Copied::default() })
 }
 
 /// A commit counts when all of its structure was read back, and all of its data was found where the index says.
@@ -392,6 +416,17 @@ fn short(id: &str) -> &str {
 struct Watched {
     meter: Arc<Meter>,
     may_commit: MayCommit,
+    unreadable: AtomicU64,
+}
+
+/// So many unreadable files are named in the log.
+const LOGGED: u64 = 100_000;
+
+impl Watched {
+    fn new(meter: &Arc<Meter>, may_commit: &MayCommit) -> Arc<Self> {
+        let (meter, may_commit) = (Arc::clone(meter), Arc::clone(may_commit));
+        Arc::new(Watched { meter, may_commit, unreadable: AtomicU64::new(0) })
+    }
 }
 
 impl Progress for Watched {
@@ -406,6 +441,18 @@ impl Progress for Watched {
     }
     fn file_done(&self) {
         self.meter.file_done();
+    }
+    fn unreadable(&self, path: &Path, reason: &str) {
+        // The whole list stands in the executor's log; a volume of which nothing can be read does not fill the disk with it.
+        let number = self.unreadable.fetch_add(1, Ordering::Relaxed);
+        if number < LOGGED {
+            tracing::warn!("cannot read {path:?}: {reason}");
+        } else if number == LOGGED {
+            tracing::warn!("more cannot be read, and is counted only");
+        }
+    }
+    fn waiting(&self, for_lock: &str) {
+        self.meter.waiting(Some(for_lock.to_string()));
     }
     fn should_stop(&self) -> bool {
         self.meter.should_stop()

@@ -39,8 +39,13 @@ pub(crate) async fn beat(
             tracing::warn!("no progress for {} s: the lease is not renewed any more", stall.as_secs());
             continue;
         }
-        if let Err(problem) = renew(task, holder, connection, now()).await {
-            tracing::debug!("cannot renew the lease {}: {problem}", task.lease.name);
+        match renew(task, holder, connection, now()).await {
+            Ok(()) => {}
+            // The last line of the log is what the agent says of an executor that it had to end.
+            Err(kube::Error::Api(status)) if status.code == 403 => {
+                tracing::warn!("cannot renew the lease {}: {}", task.lease.name, status.message);
+            }
+            Err(problem) => tracing::debug!("cannot renew the lease {}: {problem}", task.lease.name),
         }
     }
 }

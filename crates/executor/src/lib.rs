@@ -19,7 +19,7 @@ mod task;
 pub use connection::{Connection, ConnectionError};
 pub use copy::{CommitGate, Copied, CopyError, CopyWork, MayCommit, Repositories, Worker, copy_work};
 pub use meter::Meter;
-pub use run::{Exit, Settings, run};
+pub use run::{Exit, Settings, WAITS_FOR_LOCK, run};
 pub use task::{TaskError, read_pod_task, read_task};
 
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! How far the copy is: counted by its threads, read by whoever reports.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use lvault_api::Progress as Written;
@@ -17,6 +17,7 @@ pub struct Meter {
     beats: AtomicU64,
     verifying: AtomicBool,
     stop: AtomicBool,
+    waiting: Mutex<Option<String>>,
     started: OnceLock<Instant>,
 }
 
@@ -48,6 +49,17 @@ impl Meter {
     /// Whether the data is copied and being read back.
     pub fn is_verifying(&self) -> bool {
         self.verifying.load(Ordering::Relaxed)
+    }
+
+    /// Notes the lock that is waited for.
+    pub fn waiting(&self, lock: Option<String>) {
+        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = lock;
+        self.beat();
+    }
+
+    /// The lock that is waited for.
+    pub fn is_waiting(&self) -> Option<String> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The counters as they are written into a status, for a copy that has run for `seconds`.
@@ -82,7 +94,7 @@ impl Progress for Meter {
     }
 
     fn total(&self, bytes: u64, files: u64) {
-        self.beat();
+        self.waiting(None);
         if !self.is_verifying() {
             self.total_bytes.store(bytes, Ordering::Relaxed);
             self.total_files.store(files, Ordering::Relaxed);

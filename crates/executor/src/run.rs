@@ -11,12 +11,15 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::attempt::{Attempt, WriteError};
+use crate::attempt::{Attempt, WriteError, copying};
 use crate::connection::Connection;
 use crate::copy::{CommitGate, Copied, CopyError, Question, Worker};
 use crate::heartbeat;
 use crate::meter::Meter;
 use crate::storage;
+
+/// How the message of an attempt begins that waits for somebody else who uses the repository; then comes who.
+pub const WAITS_FOR_LOCK: &str = "the repository is in use, which is waited for: ";
 
 /// How an executor ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,12 +137,16 @@ async fn copy_and_report(
 
 async fn report(attempt: &Attempt<'_>, held: &Held, meter: &Meter, started: Instant) -> Result<(), WriteError> {
     let progress = meter.written(started.elapsed().as_secs_f64());
-    let verifying = meter.is_verifying();
+    let (verifying, waiting) = (meter.is_verifying(), meter.is_waiting());
     let transition = Transition::Report(held.clone());
     let written = attempt.write(&transition, |transfer, _| {
         transfer.progress = Some(progress.clone());
-        if verifying {
+        if let Some(lock) = &waiting {
+            transfer.message = Some(format!("{WAITS_FOR_LOCK}{lock}"));
+        } else if verifying {
             transfer.message = Some("the data is copied; it is being read back".to_owned());
+        } else {
+            transfer.message = Some(copying(&attempt.holder));
         }
     });
     match written.await {
@@ -158,6 +165,7 @@ async fn succeed(attempt: &Attempt<'_>, held: &Held, meter: &Meter, copied: Copi
     let written = attempt.write(&transition, |transfer, _| {
         transfer.progress = Some(copied.progress.clone().unwrap_or_else(|| meter.written(0.0)));
         transfer.snapshot_id = Some(copied.snapshot.clone());
+        transfer.incomplete = copied.incomplete.clone();
         transfer.message = Some(copied.message.clone());
         transfer.error = None;
     });

@@ -32,6 +32,37 @@ async fn a_backup_succeeds_and_says_what_it_did() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_read_fails_an_attempt_or_is_told_as_the_policy_says() {
+    for skip in [false, true] {
+        let bench = Bench::new().await;
+        // A name of an attribute that no repository can hold: unreadable to everybody.
+        for number in 0..25 {
+            let path = bench.folder().join(format!("odd-{number}"));
+            std::fs::write(&path, "content").unwrap();
+            rustix::fs::lsetxattr(&path, b"user.\xff".as_slice(), b"", rustix::fs::XattrFlags::empty()).unwrap();
+        }
+        let mut task = bench.task(1);
+        let Work::Backup { skip_unreadable, .. } = &mut task.work else { panic!("a backup") };
+        *skip_unreadable = skip;
+        assert_eq!(bench.run(task).await, Exit::Reported);
+        let (object, transfer) = (bench.object().await, bench.transfer().await);
+        let said = object.status.unwrap().conditions.into_iter().find(|it| it.type_ == conditions::INCOMPLETE);
+        if !skip {
+            assert_eq!((transfer.phase, transfer.incomplete, said), (Phase::Failed, None, None));
+            assert_eq!(transfer.error.unwrap().code, "UnreadableFiles");
+            continue;
+        }
+        assert_eq!(transfer.phase, Phase::Succeeded);
+        let (missing, said) = (transfer.incomplete.unwrap(), said.unwrap());
+        assert_eq!((missing.count, missing.first.len()), (25, 10));
+        assert!(missing.first.iter().all(|it| it.contains("odd-") && it.contains("attribute")), "{missing:?}");
+        assert_eq!((said.status.as_str(), said.reason.as_str()), ("True", "UnreadableFiles"));
+        assert!(said.message.starts_with("25 files or folders: ") && said.message.contains("and 15 more"), "{said:?}");
+        assert_eq!(bench.snapshots().len(), 1);
+    }
+}
+
+#[tokio::test]
 async fn of_two_executors_for_one_attempt_one_leaves_without_writing() {
     let bench = Bench::new().await;
     let gate = Gate::closed();

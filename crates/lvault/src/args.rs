@@ -12,8 +12,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 pub use self::cluster::{ControllerArgs, NodeArgs};
-pub use self::copies::{DeletionPolicy, RestoreArgs, SnapshotCommand};
-pub use self::storage::StorageCommand;
+pub use self::copies::{DeletionPolicy, OnReadError, RestoreArgs, SnapshotCommand};
+pub use self::storage::{RepositoryArgs, StorageCommand};
 use crate::names::duration;
 
 /// Node-local volumes whose online snapshots are copied off the node exactly once.
@@ -341,6 +341,12 @@ mod tests {
             ("up --engine zfs", false),
             ("up --listen here", false),
             ("storage add s --local /x --password-file f --password-stdin", false),
+            ("storage check s --read-data --repository default/v", true),
+            ("storage check s --read-data=10%", true),
+            ("storage check s --read-data=101%", false),
+            ("storage prune s --max-unused 0% --dry-run", true),
+            ("storage prune s --max-unused -1", false),
+            ("storage unlock team/s --all", true),
             ("get -o xml", false),
         ] {
             let parsed = Cli::try_parse_from(std::iter::once("lvault").chain(line.split(' ')));

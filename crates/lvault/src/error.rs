@@ -102,6 +102,16 @@ pub enum CliError {
         /// What to do next.
         remedy: String,
     },
+    /// A repository could not be worked on.
+    #[error("{tried} failed: {happened}")]
+    Repository {
+        /// What was tried.
+        tried: String,
+        /// What happened.
+        happened: String,
+        /// What to do about it.
+        remedy: String,
+    },
     /// A file or folder of lvault's own could not be used.
     #[error("{tried} {} failed: {happened}", path.display())]
     File {
@@ -156,6 +166,7 @@ impl CliError {
             | CliError::NoServer { remedy, .. }
             | CliError::Failed { remedy, .. }
             | CliError::TimedOut { remedy, .. }
+            | CliError::Repository { remedy, .. }
             | CliError::File { remedy, .. }
             | CliError::Server { remedy, .. }
             | CliError::Demo { remedy, .. } => remedy,
@@ -173,6 +184,7 @@ impl CliError {
             CliError::Api { .. }
             | CliError::NoServer { .. }
             | CliError::Failed { .. }
+            | CliError::Repository { .. }
             | CliError::File { .. }
             | CliError::Server { .. }
             | CliError::Demo { .. } => 1,

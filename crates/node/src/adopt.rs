@@ -48,7 +48,7 @@ fn adoption(view: &View) -> Option<Adoption> {
 }
 
 /// Whether another program has published the volume, and lvault has not yet: lvault says where it is mounted.
-pub(crate) fn is_topolvms(object: &LogicalVolume) -> bool {
+fn is_topolvms(object: &LogicalVolume) -> bool {
     let Some(status) = &object.status else { return false };
     status.volume_id.is_some() && status.volume_id == object.metadata.uid && status.mount_path.is_none()
 }

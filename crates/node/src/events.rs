@@ -164,7 +164,14 @@ fn of_transfer(transfer: &TransferStatus) -> Vec<Told> {
             let message = format!("attempt {attempt} is copied by {holder}");
             add(false, format!("{what}Running"), message, format!("{attempt} {epoch}"));
         }
-        Phase::Succeeded => add(false, format!("{what}Succeeded"), said.unwrap_or_default(), occasion.clone()),
+        Phase::Succeeded => {
+            add(false, format!("{what}Succeeded"), said.unwrap_or_default(), occasion.clone());
+            if let Some(missing) = &transfer.incomplete {
+                let message =
+                    format!("{} could not be read and are missing: {}", missing.count, missing.first.join("; "));
+                add(true, format!("{what}Incomplete"), message, occasion.clone());
+            }
+        }
         Phase::Failed => add(true, format!("{what}Failed"), said.unwrap_or_default(), occasion.clone()),
     }
     let lost = executor.lost.unwrap_or(0);

@@ -45,6 +45,8 @@ pub(crate) struct View {
     pub(crate) trouble: Option<Standing>,
     /// Why its executor could not be seen.
     pub(crate) unseen: Option<String>,
+    /// What its storage says of itself, where that is not ready.
+    pub(crate) storage_says: Option<String>,
 }
 
 /// Why an object cannot be decided on.
@@ -133,7 +135,7 @@ impl Agent {
             (Seen::Absent | Seen::Present(_), mounted) => Seen::known(mounted.as_ref().map(|_| ())),
         };
         let mut intent = self.intent(&object, &spec, deleting)?;
-        self.complete(&object, &id, &mut intent, (&volume, executor), deleting).await;
+        let storage_says = self.complete(&object, &id, &mut intent, (&volume, executor), deleting).await;
         let circumstance = circumstance(&object, &intent);
         let standing = match &spec {
             Err(invalid) => {
@@ -145,7 +147,7 @@ impl Agent {
         let trouble = standing.as_ref().map(|standing| standing.trouble);
         let finalizer = object.finalizers().iter().any(|name| name == keys::FINALIZER);
         let observed = Observed { intent, deleting, finalizer, volume, mount, executor, lease, trouble };
-        Ok(View { object, id, spec, observed, mounted, problems, circumstance, trouble: standing, unseen })
+        Ok(View { object, id, spec, observed, mounted, problems, circumstance, trouble: standing, unseen, storage_says })
     }
 
     async fn observe_volume(&self, id: &VolumeId) -> (Seen<Volume>, Option<PathBuf>, Option<Vec<Problem>>) {
@@ -275,7 +277,7 @@ impl Agent {
         }
     }
 
-    /// Looks up what stands elsewhere, where the decision may need it.
+    /// Looks up what stands elsewhere, where the decision may need it. Answers with what the storage says of itself.
     async fn complete(
         &self,
         object: &LogicalVolume,
@@ -283,8 +285,9 @@ impl Agent {
         intent: &mut Intent,
         seen: (&Seen<Volume>, Seen<Executor>),
         deleting: bool,
-    ) {
+    ) -> Option<String> {
         let (volume, executor) = seen;
+        let mut says = None;
         match intent {
             Intent::Volume(_) => {}
             Intent::LocalSnapshot(_, source) => {
@@ -297,7 +300,7 @@ impl Agent {
                     *source = self.observe_source(object).await;
                 }
                 if executor == Seen::Absent {
-                    online.storage = self.observe_storage(object).await;
+                    (online.storage, says) = self.observe_storage(object).await;
                 }
                 if online.repository == Repository::Holds && self.troubles.forget_waits(id).is_some() {
                     online.repository = Repository::HoldsTryLater;
@@ -305,20 +308,23 @@ impl Agent {
             }
             Intent::Restore(online, _) => {
                 if executor == Seen::Absent && !deleting {
-                    online.storage = self.observe_storage(object).await;
+                    (online.storage, says) = self.observe_storage(object).await;
                 }
             }
         }
+        says
     }
 
-    async fn observe_storage(&self, object: &LogicalVolume) -> Seen<Storage> {
-        let Some(reference) = storage_of(object) else { return Seen::Absent };
+    async fn observe_storage(&self, object: &LogicalVolume) -> (Seen<Storage>, Option<String>) {
+        let Some(reference) = storage_of(object) else { return (Seen::Absent, None) };
         let api: Api<SnapshotBackupStorage> = Api::namespaced(self.client.clone(), &reference.namespace);
         match seen(api.get_opt(&reference.name)).await {
-            Seen::Unknown => Seen::Unknown,
-            Seen::Absent => Seen::Absent,
-            Seen::Present(storage) if storage.is_ready() => Seen::Present(Storage::Ready),
-            Seen::Present(_) => Seen::Present(Storage::NotReady),
+            Seen::Unknown => (Seen::Unknown, None),
+            Seen::Absent => (Seen::Absent, None),
+            Seen::Present(storage) if storage.is_ready() => (Seen::Present(Storage::Ready), None),
+            Seen::Present(storage) => {
+                (Seen::Present(Storage::NotReady), storage.status.and_then(|status| status.message))
+            }
         }
     }
 

@@ -10,12 +10,13 @@ use k8s_openapi::api::core::v1::Secret as SecretObject;
 use kube::api::DeleteParams;
 use kube::{Api, ResourceExt};
 use lvault_api::task::{LeaseTerms, MountedFolder, Secret, Task, Work, lease_name};
-use lvault_api::{AccessType, Filesystem, LogicalVolume, SnapshotBackupStorage, Wanted, keys, repository_path};
+use lvault_api::{
+    AccessType, Filesystem, LogicalVolume, OnReadError, SnapshotBackupStorage, Wanted, keys, repository_path,
+};
 use lvault_core::{Effect, Job, Trouble, VolumeId, Wait};
 use lvault_engines::{Access, EngineError, NewSnapshot, NewVolume, Placement, Retry, VolumeEngine};
 use tracing::warn;
 
-use crate::adopt::is_topolvms;
 use crate::agent::{After, Agent};
 use crate::launcher::{Change, LaunchError};
 use crate::observe::{View, answered};
@@ -168,12 +169,7 @@ impl Agent {
     /// Nothing is to be done. A problem that stood in the status is over.
     pub(crate) async fn settle(&self, view: &View) -> After {
         self.troubles.settled(&view.id);
-        // Of a volume that was taken over it is to be said where it is.
-        let written = match &view.mounted {
-            Some(_) if is_topolvms(&view.object) => self.write_published(view).await,
-            Some(_) | None => self.write_no_problem(view).await,
-        };
-        match written {
+        match self.write_settled(view).await {
             Ok(()) => After::Idle,
             Err(_) => After::Pause(Duration::from_secs(1)),
         }
@@ -235,7 +231,8 @@ impl Agent {
                 format!("the storage {storage} does not exist: create it, or name another in a new snapshot")
             }
             Wait::StorageNotReady => {
-                format!("the storage {storage} is not ready: `lvault storage list` says why")
+                let why = view.storage_says.as_deref().unwrap_or("it was not checked yet; is the controller running?");
+                format!("the storage {storage} is not ready: {why}")
             }
             Wait::SourceNotReady => format!("the source volume {source} is not ready yet"),
             Wait::SourceGone => {
@@ -381,6 +378,8 @@ impl Agent {
                 duration_seconds: self.config.lease_duration.as_secs().max(1),
             },
             progress_seconds: self.config.progress_interval.as_secs().max(1),
+            // A pod's password comes from its Secret, and nothing of it stays on the node.
+            key_cache: (!self.launcher.mounts_secrets()).then(|| self.config.state_dir.join("keys")),
         })
     }
 
@@ -406,7 +405,9 @@ impl Agent {
                 // Host and path are labels, the same for every node and run, so that the parent is always found.
                 let (host, as_path) = ("lvault".to_owned(), format!("/{source}"));
                 let copies = !self.engine.capabilities().atomic_snapshots;
-                Ok(Work::Backup { attempt, launch, folder, host, as_path, copies })
+                let policy = view.object.spec.online_snapshot.as_ref().map(|online| online.on_read_error);
+                let skip_unreadable = policy.unwrap_or_default() == OnReadError::Skip;
+                Ok(Work::Backup { attempt, launch, folder, host, as_path, copies, skip_unreadable })
             }
             Ok((Wanted::Volume | Wanted::LocalSnapshot { .. }, _)) | Err(_) => Err(Failed::Conflict),
         }

@@ -92,9 +92,10 @@ impl Agent {
                     "the source volume {source} was not ready in time; `lvault why {source}` says what it waits for"
                 )
             }
-            Failure::StorageNotReady => format!(
-                "the storage {storage} does not exist or was not ready in time; `lvault storage list` says why. Mend it, {retry}"
-            ),
+            Failure::StorageNotReady => {
+                let why = view.storage_says.as_deref().map(|why| format!(" ({why})")).unwrap_or_default();
+                format!("the storage {storage} does not exist or was not ready in time{why}. Mend it, {retry}")
+            }
             Failure::ExecutorsLost(lost) => {
                 let last = view.transfer().and_then(|transfer| transfer.message.clone()).unwrap_or_default();
                 format!(
@@ -143,15 +144,23 @@ impl Agent {
         }
     }
 
-    /// Takes a problem back that is over.
-    pub(crate) async fn write_no_problem(&self, view: &View) -> Result<(), Failed> {
-        let troubled = view.object.status.as_ref().is_some_and(|status| status.code.unwrap_or(0) != 0);
-        if !troubled {
+    /// Takes a problem back that is over, and says where a volume is mounted that somebody else has published.
+    pub(crate) async fn write_settled(&self, view: &View) -> Result<(), Failed> {
+        let Some(status) = &view.object.status else { return Ok(()) };
+        let troubled = status.code.unwrap_or(0) != 0;
+        let mounted = view.mounted.as_ref().filter(|_| status.volume_id.is_some() && status.mount_path.is_none());
+        if !troubled && mounted.is_none() {
             return self.write_health(view).await;
         }
+        let path = mounted.map(|path| path.display().to_string());
         self.write_status(view, |status| {
-            status.code = Some(0);
-            status.message = None;
+            if troubled {
+                status.code = Some(0);
+                status.message = None;
+            }
+            if path.is_some() {
+                status.mount_path.clone_from(&path);
+            }
         })
         .await
     }

@@ -36,6 +36,7 @@ fn task() -> Task {
         api: ApiAccess::InCluster,
         lease: LeaseTerms { namespace: "default".to_owned(), name: "l".to_owned(), duration_seconds: 30 },
         progress_seconds: 10,
+        key_cache: None,
     }
 }
 

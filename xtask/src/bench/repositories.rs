@@ -162,11 +162,18 @@ impl Round<'_> {
     }
 
     fn restic(&self) -> Program {
-        Program::new("restic")
+        Program::new(restic())
             .env("RESTIC_PASSWORD", PASSWORD)
             .env("RESTIC_REPOSITORY", self.repository(Tool::Restic))
             .env("RESTIC_CACHE_DIR", self.folder.join("cache"))
     }
+}
+
+/// The restic to measure: the newer one that `scripts/bench-setup.sh` has fetched, or the one that is installed.
+pub(crate) fn restic() -> PathBuf {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
+    let built = std::env::var_os("CARGO_TARGET_DIR").map_or(built, PathBuf::from);
+    built.join("bench/restic").canonicalize().unwrap_or_else(|_| "restic".into())
 }
 
 fn print(runs: &[Run], sizes: &[(Tool, f64)]) {

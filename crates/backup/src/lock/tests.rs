@@ -61,11 +61,13 @@ fn a_lock_lasts_as_long_as_its_holder() {
 fn our_dead_locks_are_removed_and_nobody_elses() {
     let bench = Bench::new();
     let (me, host) = (std::process::id(), host_name());
+    drop(bench.try_lock("z").unwrap());
     bench.put("lvault a 1", "elsewhere", 1, 0, false);
     bench.put("lvault b 1", &host, NOBODY, 0, false);
     bench.put("lvault c 1", "elsewhere", 1, 31, false);
     bench.put("lvault d 1", "elsewhere", 1, 29, false);
     bench.put("lvault e 1", &host, me, 0, false);
+    bench.put("lvault f 1", &host, me, 1, false);
     bench.put("lvaulted", &host, NOBODY, 100, false);
     bench.put("root", &host, NOBODY, 100, false);
     let _held = bench.try_lock("a").unwrap();
@@ -121,4 +123,58 @@ fn a_lock_that_was_not_renewed_is_not_counted_on() {
         lock(&held.current).renewed = past;
         assert!(!held.is_held().unwrap());
     }
+}
+
+fn lock_all(bench: &Bench) -> Result<Held, Fault> {
+    bench.repository.lock_for_removing(&Silent, Duration::ZERO)
+}
+
+#[test]
+fn whoever_removes_waits_for_everybody_and_everybody_for_it() {
+    let bench = Bench::new();
+    let held = bench.try_lock("a").unwrap();
+    let Err(Fault::Locked { is_stale: false, lock }) = lock_all(&bench).map(drop) else {
+        panic!("a backup was passed")
+    };
+    assert!(lock.contains("lvault a 1"), "{lock}");
+    assert_eq!(bench.owners(), ["lvault a 1"]);
+    drop(held);
+    let exclusive = lock_all(&bench).unwrap();
+    for locked in [bench.try_lock("a").map(drop), lock_all(&bench).map(drop)] {
+        let Err(Fault::Locked { is_stale: false, lock }) = locked else { panic!("a prune was passed") };
+        assert!(lock.contains("an exclusive lock of lvault prune"), "{lock}");
+    }
+    drop(exclusive);
+    bench.try_lock("a").unwrap();
+}
+
+#[test]
+fn a_dead_prune_stands_in_nobodys_way() {
+    let (me, host) = (std::process::id(), host_name());
+    for (host, pid, minutes) in [(host.as_str(), NOBODY, 0), ("elsewhere", 1, 31), (host.as_str(), me, 10)] {
+        let bench = Bench::new();
+        bench.put("lvault prune", host, pid, minutes, true);
+        drop(bench.try_lock("a").unwrap());
+        bench.put("lvault prune", host, pid, minutes, true);
+        drop(lock_all(&bench).unwrap());
+        assert!(bench.owners().is_empty());
+    }
+}
+
+#[test]
+fn readers_of_an_attempt_clear_up_after_it_and_so_does_its_end() {
+    let bench = Bench::new();
+    let fill = || {
+        for user in ["lvault a 1", "lvault a 2", "lvault ab 1", "lvault", "root"] {
+            bench.put(user, "elsewhere", 1, 0, false);
+        }
+    };
+    fill();
+    let key = Key::new("a", 1).unwrap();
+    let reader = bench.repository.clone().acting_for(&key).lock_for_reading(&Silent).unwrap();
+    assert_eq!(bench.owners(), ["lvault", "lvault a 1", "lvault a 2", "lvault ab 1", "root"]);
+    drop(reader);
+    assert_eq!(bench.owners(), ["lvault", "lvault a 2", "lvault ab 1", "root"], "the dead one's is gone with ours");
+    bench.repository.forget("a").unwrap();
+    assert_eq!(bench.owners(), ["lvault", "lvault ab 1", "root"]);
 }

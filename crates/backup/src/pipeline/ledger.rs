@@ -30,11 +30,11 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    pub(super) fn record(&self, path: &Path, reason: impl ToString) {
+    pub(super) fn record(&self, path: &Path, reason: String) {
         add(&self.unreadable_count, 1);
         let mut named = lock(&self.unreadable);
         if named.len() < NAMED {
-            named.push(Unreadable { path: path.to_owned(), reason: reason.to_string() });
+            named.push(Unreadable { path: path.to_owned(), reason });
         }
     }
 

@@ -35,14 +35,14 @@ struct Packed {
 }
 
 /// A pack that is being filled.
-struct Pack {
+pub(crate) struct Pack {
     kind: BlobType,
     bytes: Vec<u8>,
     blobs: Vec<Packed>,
 }
 
 impl Pack {
-    fn new(kind: BlobType) -> Self {
+    pub(crate) fn new(kind: BlobType) -> Self {
         Self { kind, bytes: Vec::new(), blobs: Vec::new() }
     }
 
@@ -53,7 +53,7 @@ impl Pack {
         }
     }
 
-    fn add(&mut self, hash: [u8; 32], pressed: &Pressed<'_>) {
+    pub(crate) fn add(&mut self, hash: [u8; 32], pressed: &Pressed<'_>) {
         if self.bytes.capacity() == 0 {
             // Most packs end within the last blob; growing step by step would copy everything several times.
             self.bytes.reserve_exact(self.target() + self.target() / 8);
@@ -63,12 +63,16 @@ impl Pack {
         self.blobs.push(Packed { hash, length, raw_length: pressed.raw_length });
     }
 
-    fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.bytes.len() >= self.target() || self.blobs.len() >= BLOBS
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.blobs.is_empty()
+    }
+
     /// Appends the sealed header and its length: what is stored, and what the index says of it.
-    fn close(mut self, seal: &Seal) -> Result<(Bytes, IndexedPack), Fault> {
+    pub(crate) fn close(mut self, seal: &Seal) -> Result<(Bytes, IndexedPack), Fault> {
         let mut header = Vec::with_capacity(self.blobs.len() * 41);
         let (mut offset, mut blobs) = (0, Vec::with_capacity(self.blobs.len()));
         for blob in &self.blobs {

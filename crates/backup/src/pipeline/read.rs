@@ -120,7 +120,7 @@ pub(super) fn read_file(run: &Run, worker: &mut Worker, job: FileJob) {
         Ok(()) => reading.close(run, worker, true),
         Err(ended) => {
             match ended {
-                Ended::File(err) => run.ledger.record(&path, err),
+                Ended::File(err) => run.record(&path, &err),
                 Ended::Run => {}
             }
             reading.close(run, worker, false);

@@ -63,7 +63,7 @@ impl<'a> Walk<'a> {
     /// Walks everything below `root`, which stands at `as_path` in the snapshot and was `parent` in the one before.
     pub(super) fn walk(mut self, root: Folder, as_path: &Path, parent: Option<&Node>) {
         if let Err(err) = self.begin(root, as_path, parent) {
-            self.run.ledger.record(Path::new("/"), err);
+            self.run.record(Path::new("/"), &err);
         }
         while let Some(frame) = self.frames.last_mut() {
             if self.run.must_end() {
@@ -78,7 +78,7 @@ impl<'a> Walk<'a> {
             let known = frame.parent.find(&name);
             let path = frame.path.join(&name);
             if let Err(err) = self.entry(&folder, name, slot, &path, &branch, known) {
-                self.run.ledger.record(&path, err);
+                self.run.record(&path, &err);
                 branch.close(self.run, self.worker);
             }
         }

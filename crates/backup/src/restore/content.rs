@@ -3,7 +3,7 @@
 use crate::fault::Fault;
 use crate::index::Indexed;
 use crate::restore::Restore;
-use crate::tree::{hex, matches, read_data};
+use crate::tree::{hex, matches, read_data_unhashed};
 use rustic_core::DataId;
 use rustic_core::repofile::{BlobType, Node};
 use std::fs::File;
@@ -69,7 +69,8 @@ impl Restore<'_> {
             if self.must_end() {
                 return;
             }
-            let content = match read_data(&self.indexed, *id) {
+            // Its hash is compared when it is read back.
+            let content = match read_data_unhashed(&self.indexed, *id) {
                 Ok(content) => content,
                 Err(fault) => return self.failures.add_fault(path, fault),
             };

@@ -81,6 +81,11 @@ impl Bench {
         }
     }
 
+    /// How many key files there are.
+    pub fn keys(&self) -> usize {
+        std::fs::read_dir(self.repository_folder().join("keys")).unwrap().count()
+    }
+
     /// Plain restic has nothing to complain about, also after reading every byte.
     pub fn assert_restic_is_content(&self) {
         let output = restic(&self.repository_folder(), &["check", "--read-data"]);

@@ -11,18 +11,24 @@ use lvault_api::keys::RESTIC_PASSWORD;
 use lvault_backup::Password;
 
 use super::{Finding, StorageCheck, Target};
+use crate::Config;
 use crate::api::{Answer, ask};
 use crate::request::check_is_answered;
 
 /// What it takes to look at a storage.
 pub(crate) struct Examiner {
-    pub(crate) client: Client,
-    pub(crate) check: Arc<dyn StorageCheck>,
-    pub(crate) check_timeout: Duration,
-    pub(crate) api_timeout: Duration,
+    client: Client,
+    check: Arc<dyn StorageCheck>,
+    check_timeout: Duration,
+    api_timeout: Duration,
 }
 
 impl Examiner {
+    pub(crate) fn new(client: Client, check: Arc<dyn StorageCheck>, config: &Config) -> Self {
+        let Config { check_timeout, api_timeout, .. } = *config;
+        Self { client, check, check_timeout, api_timeout }
+    }
+
     /// Finds out whether a storage can be used.
     pub(crate) async fn examine(&self, object: &DynamicObject) -> Finding {
         match self.target(object).await {
@@ -53,6 +59,16 @@ impl Examiner {
         }
         let password = self.password(&storage).await?;
         Ok(Target { folder: folder.into(), password })
+    }
+
+    /// Where a storage is and how its repositories open; in words why not.
+    pub(crate) async fn place(&self, storage: &SnapshotBackupStorage) -> Result<Target, String> {
+        let folder = storage.spec.local_folder().map_err(|error| error.to_string())?;
+        match self.password(storage).await {
+            Ok(password) => Ok(Target { folder: folder.into(), password }),
+            Err(Finding::Unusable(why) | Finding::Unknown(why)) => Err(why),
+            Err(Finding::Usable | Finding::NotWanted) => Err("its password could not be read".to_owned()),
+        }
     }
 
     async fn password(&self, storage: &SnapshotBackupStorage) -> Result<Password, Finding> {

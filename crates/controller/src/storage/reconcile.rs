@@ -4,14 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
-use kube::{Client, ResourceExt};
-use lvault_api::{SnapshotBackupStorageStatus, StoragePhase};
+use kube::{Client, Resource, ResourceExt};
+use lvault_api::conditions::{self, Said};
+use lvault_api::{SnapshotBackupStorage, SnapshotBackupStorageStatus, StoragePhase};
 use serde_json::{Value, json};
 
 use super::examine::Examiner;
 use super::{Decision, Finding, Known, StorageCheck, Verdict, decide};
 use crate::api::{Answer, ask, resource};
+use crate::events::{Told, tell};
 use crate::queue::{After, Key};
 use crate::request::{CHECK_ANSWERED, open_request};
 use crate::{CHECK_REQUESTED, Config};
@@ -43,9 +46,8 @@ pub(crate) struct Storages {
 
 impl Storages {
     pub(crate) fn new(client: Client, check: Arc<dyn StorageCheck>, config: &Config) -> Self {
-        let Config { check_timeout, api_timeout, clock, .. } = *config;
-        let examiner = Examiner { client: client.clone(), check, check_timeout, api_timeout };
-        Self { client, examiner, api_timeout, clock }
+        let examiner = Examiner::new(client.clone(), check, config);
+        Self { client, examiner, api_timeout: config.api_timeout, clock: config.clock }
     }
 
     /// Finds out whether a storage can be used and brings its status in line. Idempotent; a crash in the middle leaves the
@@ -92,7 +94,10 @@ impl Storages {
                 let params = PatchParams::default();
                 let patch = Patch::Merge(&change);
                 match ask(self.api_timeout, storages.patch_status(&object.name_any(), &params, &patch)).await {
-                    Answer::Done(newer) => written = Some(newer),
+                    Answer::Done(newer) => {
+                        written = Some(newer);
+                        self.tell(object, &verdict).await;
+                    }
                     Answer::NotFound => return Answer::NotFound,
                     Answer::Conflict => return Answer::Conflict,
                     Answer::Refused(error) => return Answer::Refused(error),
@@ -119,6 +124,29 @@ impl Storages {
         }
     }
 
+    /// Tells what has changed; the answer to somebody who asked is no news when it is the same.
+    async fn tell(&self, object: &DynamicObject, verdict: &Verdict) {
+        let before = known(object);
+        if before.phase == Some(verdict.phase) && before.message == verdict.message {
+            return;
+        }
+        let (warning, reason, usual) = match verdict.phase {
+            StoragePhase::Ready => (false, "StorageReady", "it can be used"),
+            StoragePhase::Pending => (false, "StoragePending", "it is not checked yet"),
+            StoragePhase::Error => (true, "StorageError", "it cannot be used"),
+        };
+        let message = verdict.message.as_deref().unwrap_or(usual);
+        let about = ObjectReference {
+            api_version: Some(SnapshotBackupStorage::api_version(&()).into_owned()),
+            kind: Some(SnapshotBackupStorage::kind(&()).into_owned()),
+            name: object.metadata.name.clone(),
+            namespace: object.metadata.namespace.clone(),
+            uid: object.metadata.uid.clone(),
+            ..ObjectReference::default()
+        };
+        tell(&self.client, about, Told { warning, reason, message }, (self.clock)()).await;
+    }
+
     fn give_up(&self, key: &Key, why: &str) -> After {
         tracing::warn!(storage = %key, why, "the status of the storage could not be brought in line; trying again");
         After::Unsettled
@@ -132,10 +160,14 @@ fn after(finding: &Finding) -> After {
     }
 }
 
-fn known(object: &DynamicObject) -> Known {
-    // A status that does not parse says nothing; the next write replaces it.
+/// A status that does not parse says nothing; the next write replaces it.
+fn status(object: &DynamicObject) -> SnapshotBackupStorageStatus {
     let status = object.data.get("status").cloned().unwrap_or(Value::Null);
-    let status: SnapshotBackupStorageStatus = serde_json::from_value(status).unwrap_or_default();
+    serde_json::from_value(status).unwrap_or_default()
+}
+
+fn known(object: &DynamicObject) -> Known {
+    let status = status(object);
     Known {
         generation: object.metadata.generation,
         observed: status.observed_generation,
@@ -163,7 +195,17 @@ fn precondition(object: &DynamicObject) -> Value {
 
 fn status_patch(object: &DynamicObject, verdict: &Verdict, now: Timestamp) -> Value {
     let Verdict { phase, message, observed, checked } = verdict;
-    let mut status = json!({"phase": phase, "message": message, "observedGeneration": observed});
+    let (holds, reason) = match phase {
+        StoragePhase::Ready => (true, "Usable"),
+        StoragePhase::Pending => (false, "NotChecked"),
+        StoragePhase::Error => (false, "NotUsable"),
+    };
+    let mut conditions = status(object).conditions;
+    let text = message.clone().unwrap_or_default();
+    let said = Said { kind: conditions::READY, holds, reason: reason.to_owned(), message: text };
+    conditions::set(&mut conditions, said, *observed, now);
+    let mut status =
+        json!({"phase": phase, "message": message, "observedGeneration": observed, "conditions": conditions});
     if *checked {
         status["lastChecked"] = json!(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now));
     }

@@ -114,3 +114,11 @@ fn a_class_that_is_not_there_is_answered_with_those_that_are() {
     let error = parse(&FULL.replace("default: true", "default: false")).unwrap().class(None).unwrap_err().to_string();
     assert!(error.contains("no default") && error.contains("hdd, ssd, plain"), "{error}");
 }
+
+/// What the overlay for clusters shows is a configuration that is read.
+#[test]
+fn the_overlay_of_the_manifests_is_understood() {
+    let overlay = include_str!("../../../../deploy/overlays/lvm/lvmd.yaml");
+    let object: serde_yaml_ng::Value = serde_yaml_ng::from_str(overlay).expect("YAML");
+    parse(object["data"]["lvmd.yaml"].as_str().expect("a text")).expect("device classes");
+}

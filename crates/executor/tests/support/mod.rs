@@ -113,6 +113,7 @@ impl Bench {
             host: "lvault".to_owned(),
             as_path: "/data".to_owned(),
             copies: false,
+            skip_unreadable: false,
         };
         self.task_for(work)
     }
@@ -139,6 +140,7 @@ impl Bench {
             password: Secret(PASSWORD.to_owned()),
             api: ApiAccess::InCluster,
             progress_seconds: 1,
+            key_cache: None,
         }
     }
 

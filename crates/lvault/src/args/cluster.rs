@@ -48,6 +48,9 @@ pub struct NodeArgs {
     /// A folder of the host in which local storages may be; can be given more than once
     #[arg(long, value_name = "FOLDER")]
     pub local_storage: Vec<PathBuf>,
+    /// The uid of the own pod, about which events tell what is missing
+    #[arg(long, hide = true, env = "POD_UID", value_name = "UID")]
+    pub pod_uid: Option<String>,
     /// Where /livez, /readyz and /metrics answer, over plain HTTP
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:9808")]
     pub health_listen: SocketAddr,
@@ -59,9 +62,12 @@ pub struct NodeArgs {
 /// Arguments of `lvault controller`.
 #[derive(Clone, Debug, Args)]
 pub struct ControllerArgs {
-    /// The controller's own namespace, which holds the Lease of the one that works
+    /// The controller's own namespace
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAME", default_value = "lvault-system")]
     pub namespace: String,
+    /// The namespace that holds the Lease of the one that works; executors should have no rights there
+    #[arg(long, value_name = "NAME", default_value = "kube-system")]
+    pub election_namespace: String,
     /// What this controller is called in that Lease [default: the host's name and the process]
     #[arg(long, env = "POD_NAME", value_name = "NAME")]
     pub identity: Option<String>,
@@ -71,6 +77,12 @@ pub struct ControllerArgs {
     /// How often volumes of nodes that are gone are looked for
     #[arg(long, hide = true, value_parser = duration, value_name = "TIME", default_value = "30s")]
     pub abandoned_interval: Duration,
+    /// How long the agent of a node may take to begin with an object before somebody else says that it does not
+    #[arg(long, hide = true, value_parser = duration, value_name = "TIME", default_value = "30s")]
+    pub unattended_after: Duration,
+    /// The uid of the own pod, about which events tell what is missing
+    #[arg(long, hide = true, env = "POD_UID", value_name = "UID")]
+    pub pod_uid: Option<String>,
     /// Where /livez, /readyz and /metrics answer, over plain HTTP
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:9809")]
     pub health_listen: SocketAddr,

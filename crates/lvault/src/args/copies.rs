@@ -16,6 +16,15 @@ pub enum DeletionPolicy {
     Retain,
 }
 
+/// What becomes of a copy when something of the volume cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnReadError {
+    /// It fails, and the repository gets no snapshot.
+    Fail,
+    /// It succeeds without that, and says what is missing.
+    Skip,
+}
+
 /// Commands about snapshots.
 #[derive(Debug, Subcommand)]
 pub enum SnapshotCommand {
@@ -41,6 +50,9 @@ pub enum SnapshotCommand {
         /// What becomes of the repository's snapshot when this one is deleted
         #[arg(long, value_enum, default_value = "delete")]
         deletion_policy: DeletionPolicy,
+        /// What becomes of the copy when something of the volume cannot be read
+        #[arg(long, value_enum, default_value = "fail")]
+        on_read_error: OnReadError,
         /// Whether to wait.
         #[command(flatten)]
         wait: WaitArgs,

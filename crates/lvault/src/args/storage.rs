@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
 use super::{Output, WaitArgs};
 use crate::names::duration;
@@ -37,14 +37,54 @@ pub enum StorageCommand {
         #[command(flatten)]
         output: Output,
     },
-    /// Have a storage checked now, and print what was found
+    /// Have a storage checked now, and say what was found. Exits with 1 when anything is broken
     Check {
+        /// Which.
+        #[command(flatten)]
+        which: RepositoryArgs,
+        /// Check the repositories too: their structure, and the data of all packs, or of so many of a hundred
+        #[arg(long, value_name = "PERCENT%", num_args = 0..=1, default_missing_value = "100%", require_equals = true,
+            value_parser = percent)]
+        read_data: Option<u8>,
+        /// Give up waiting for the storage's answer after this time
+        #[arg(long, value_parser = duration, value_name = "TIME", default_value = "60s")]
+        timeout: Duration,
+    },
+    /// Give back the space of snapshots that were deleted. Backups and restores wait meanwhile
+    Prune {
+        /// Which.
+        #[command(flatten)]
+        which: RepositoryArgs,
+        /// So much may stay unused, in percent of what is used [default: the storage's, else 5%]
+        #[arg(long, value_name = "PERCENT%", value_parser = percent)]
+        max_unused: Option<u8>,
+        /// Say how much would be given back, and do nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Replace the password of a storage's repositories. Their data is not written anew. Interrupted, give it again
+    RotateKey {
         /// Its name
         #[arg(value_name = "[NAMESPACE/]NAME")]
         name: String,
-        /// Give up waiting for the answer after this time
-        #[arg(long, value_parser = duration, value_name = "TIME", default_value = "60s")]
+        /// Read the new password from the first line of this file [default: a random one is made]
+        #[arg(long, value_name = "FILE", conflicts_with = "password_stdin")]
+        password_file: Option<PathBuf>,
+        /// Read the new password from the first line of standard input
+        #[arg(long)]
+        password_stdin: bool,
+        /// Give up waiting for executors that use the old password after this time
+        #[arg(long, value_parser = duration, value_name = "TIME", default_value = "10m")]
         timeout: Duration,
+    },
+    /// Remove locks whose holders are gone, and name those of others
+    Unlock {
+        /// Which.
+        #[command(flatten)]
+        which: RepositoryArgs,
+        /// Remove locks that are in use, too. Whoever holds one ends without a result
+        #[arg(long)]
+        all: bool,
     },
     /// Forget a storage. The repositories in it stay, and so does the Secret with their password
     Delete {
@@ -55,4 +95,21 @@ pub enum StorageCommand {
         #[arg(long)]
         force: bool,
     },
+}
+
+/// Which repositories of which storage.
+#[derive(Clone, Debug, Args)]
+pub struct RepositoryArgs {
+    /// The storage
+    #[arg(value_name = "[NAMESPACE/]NAME")]
+    pub name: String,
+    /// Only this repository of it, such as default/data
+    #[arg(long, value_name = "PATH")]
+    pub repository: Option<String>,
+}
+
+/// Reads a share such as `10%`; for clap.
+fn percent(text: &str) -> Result<u8, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).parse::<u8>().ok().filter(|number| *number <= 100);
+    number.ok_or_else(|| "write a share of 0% to 100%, such as 10%".to_owned())
 }

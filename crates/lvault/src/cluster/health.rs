@@ -1,8 +1,8 @@
 //! What the kubelet and Prometheus ask over plain HTTP: `/livez`, `/readyz` and `/metrics`. Nothing else is answered.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,18 +21,24 @@ pub type Metrics = Arc<dyn Fn() -> String + Send + Sync>;
 #[derive(Clone)]
 pub struct Health {
     ready: Arc<AtomicBool>,
+    waits_for: Arc<Mutex<String>>,
     metrics: Metrics,
 }
 
 impl Health {
     /// A process that is alive and not ready yet.
     pub fn new(metrics: Metrics) -> Self {
-        Health { ready: Arc::default(), metrics }
+        Health { ready: Arc::default(), waits_for: Arc::default(), metrics }
     }
 
     /// From now on it does its work, or not any more.
     pub fn set_ready(&self, ready: bool) {
         self.ready.store(ready, Ordering::SeqCst);
+    }
+
+    /// What it waits for while it is not ready, for people.
+    pub fn set_waiting(&self, what: &str) {
+        what.clone_into(&mut self.waits_for.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Answers on this address for as long as the process lives; returns once it listens, with the address.
@@ -93,7 +99,10 @@ impl Health {
         match target.split('?').next().unwrap_or_default() {
             "/livez" => ("200 OK", "ok\n".to_owned()),
             "/readyz" if self.ready.load(Ordering::SeqCst) => ("200 OK", "ok\n".to_owned()),
-            "/readyz" => ("503 Service Unavailable", "not ready yet\n".to_owned()),
+            "/readyz" => {
+                let waits_for = self.waits_for.lock().unwrap_or_else(PoisonError::into_inner);
+                ("503 Service Unavailable", format!("not ready yet: {waits_for}\n"))
+            }
             "/metrics" => {
                 let metrics = Arc::clone(&self.metrics);
                 match tokio::task::spawn_blocking(move || metrics()).await {

@@ -4,6 +4,7 @@
 pub mod controller;
 pub mod health;
 pub mod node;
+mod preflight;
 
 use std::path::PathBuf;
 use std::time::Duration;

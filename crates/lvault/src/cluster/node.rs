@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::health::Health;
+use super::preflight::{Preflight, own_pod};
 use crate::args::{Engine, NodeArgs, Place};
 use crate::error::CliError;
 use crate::names;
@@ -51,7 +52,10 @@ pub async fn run(place: &Place, args: NodeArgs) -> Result<(), CliError> {
     });
     health.listen(args.health_listen).await?;
 
+    let pod = own_pod(&args.namespace, args.pod_name.as_deref(), args.pod_uid.as_deref());
     let work = async {
+        Preflight { client: &client, health: &health, node: Some(&node), pod }.pass().await;
+        health.set_waiting("the state folder or the volume engine");
         let _owner = own(&state).await?;
         let wish = match args.engine {
             Engine::Auto => Wish::Auto,

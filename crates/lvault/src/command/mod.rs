@@ -4,7 +4,9 @@
 //! has written before it failed it takes back.
 
 pub mod get;
+pub mod repositories;
 pub mod restore;
+pub mod rotate;
 pub mod snapshot;
 pub mod state;
 pub mod storage;

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use kube::ResourceExt;
-use lvault_api::{AccessType, Content, DeletionPolicy, LogicalVolume, OnlineSnapshotSpec, Phase, StorageReference};
+use lvault_api::{
+    AccessType, Content, DeletionPolicy, LogicalVolume, OnReadError, OnlineSnapshotSpec, Phase, StorageReference,
+};
 use lvault_core::Bytes;
 use serde_json::json;
 
@@ -24,13 +26,28 @@ const SNAPSHOTS: [Kind; 1] = [Kind::Snapshot];
 /// Runs one of the commands.
 pub async fn run(server: &Server, command: SnapshotCommand) -> Result<(), CliError> {
     match command {
-        SnapshotCommand::Create { name, source, storage, node, keep_local, backoff_limit, deletion_policy, wait } => {
+        SnapshotCommand::Create {
+            name,
+            source,
+            storage,
+            node,
+            keep_local,
+            backoff_limit,
+            deletion_policy,
+            on_read_error,
+            wait,
+        } => {
             let deletion_policy = match deletion_policy {
                 args::DeletionPolicy::Delete => DeletionPolicy::Delete,
                 args::DeletionPolicy::Retain => DeletionPolicy::Retain,
             };
+            let on_read_error = match on_read_error {
+                args::OnReadError::Fail => OnReadError::Fail,
+                args::OnReadError::Skip => OnReadError::Skip,
+            };
             let storage = names::storage_reference("--storage", &storage)?;
-            let wanted = Wanted { name, source, storage, node, keep_local, backoff_limit, deletion_policy };
+            let wanted =
+                Wanted { name, source, storage, node, keep_local, backoff_limit, deletion_policy, on_read_error };
             let snapshot = create(server, &wanted).await?;
             waited(server, snapshot, wait).await
         }
@@ -60,6 +77,8 @@ pub struct Wanted {
     pub backoff_limit: i32,
     /// What becomes of the repository's snapshot.
     pub deletion_policy: DeletionPolicy,
+    /// What becomes of the copy when something cannot be read.
+    pub on_read_error: OnReadError,
 }
 
 /// Asks for an online snapshot, once everything it needs has been seen to be there.
@@ -81,6 +100,7 @@ pub async fn create(server: &Server, wanted: &Wanted) -> Result<LogicalVolume, C
         backoff_limit: wanted.backoff_limit,
         keep_local_snapshot: wanted.keep_local,
         deletion_policy: wanted.deletion_policy,
+        on_read_error: wanted.on_read_error,
     });
     server.create(&server.volume_api(), &object(&name, spec)?, &tried).await
 }

@@ -1,4 +1,4 @@
-//! `lvault storage`: add, list, check, delete.
+//! `lvault storage`: add, list, check, delete; see [`super::repositories`] for what opens repositories.
 //!
 //! The repositories' password is read from a file, from standard input, or made up here. It stands in the storage's
 //! Secret and nowhere else: in no argument, no output, no log.
@@ -13,15 +13,16 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Api, ResourceExt};
 use lvault_api::{
-    LocalStorage, Provider, SnapshotBackupStorage, SnapshotBackupStorageSpec, StorageLocation, StoragePhase,
-    StorageReference, keys,
+    LocalStorage, Provider, PrunePolicy, SnapshotBackupStorage, SnapshotBackupStorageSpec, StorageLocation,
+    StoragePhase, StorageReference, keys,
 };
+use lvault_backup::ReadData;
 use lvault_controller::{CHECK_REQUESTED, check_is_answered};
 use serde_json::json;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use super::{instead, reference};
+use super::{instead, reference, repositories, rotate};
 use crate::args::{StorageCommand, WaitArgs};
 use crate::clock::now;
 use crate::error::CliError;
@@ -43,11 +44,7 @@ pub async fn run(server: &Server, command: StorageCommand) -> Result<(), CliErro
                 name: names::object_name("NAME", &name)?,
                 namespace: names::namespace("--namespace", &namespace)?,
             };
-            let password = match (&password_file, password_stdin) {
-                (Some(file), _) => Some(from_file(file)?),
-                (None, true) => Some(first_line(std::io::stdin(), "--password-stdin")?),
-                (None, false) => None,
-            };
+            let password = given_password(password_file.as_deref(), password_stdin)?;
             let added = add(server, &at, &local, password).await?;
             say::note(&added.about_password);
             report_added(server, &at, wait).await
@@ -57,7 +54,24 @@ pub async fn run(server: &Server, command: StorageCommand) -> Result<(), CliErro
             say::result(&listing.render(output.format, now())?);
             Ok(())
         }
-        StorageCommand::Check { name, timeout } => check(server, &name, timeout).await,
+        StorageCommand::Check { which, read_data, timeout } => {
+            check(server, &which.name, timeout).await?;
+            let packs = match read_data {
+                None if which.repository.is_none() => return Ok(()),
+                None | Some(0) => ReadData::Nothing,
+                Some(100..) => ReadData::Everything,
+                Some(percent) => ReadData::Percent(percent),
+            };
+            repositories::check(server, which, packs).await
+        }
+        StorageCommand::Prune { which, max_unused, dry_run } => {
+            repositories::prune(server, which, max_unused, dry_run).await
+        }
+        StorageCommand::RotateKey { name, password_file, password_stdin, timeout } => {
+            let password = given_password(password_file.as_deref(), password_stdin)?;
+            rotate::run(server, &name, password, timeout).await
+        }
+        StorageCommand::Unlock { which, all } => repositories::unlock(server, which, all).await,
         StorageCommand::Delete { name, force } => delete(server, &name, force).await,
     }
 }
@@ -129,6 +143,7 @@ fn local_storage(at: &StorageReference, folder: &str) -> Result<SnapshotBackupSt
         backup_flags: Vec::new(),
         restore_flags: Vec::new(),
         validate_on_create: true,
+        prune: Some(PrunePolicy::default()),
     };
     spec.local_folder()?;
     let mut storage = SnapshotBackupStorage::new(&at.name, spec);
@@ -180,6 +195,14 @@ async fn ensure_secret(
 /// 244 bits from the operating system's random source.
 pub fn generated() -> Zeroizing<String> {
     Zeroizing::new(format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple()))
+}
+
+fn given_password(file: Option<&Path>, stdin: bool) -> Result<Option<Zeroizing<String>>, CliError> {
+    match (file, stdin) {
+        (Some(file), _) => from_file(file).map(Some),
+        (None, true) => first_line(std::io::stdin(), "--password-stdin").map(Some),
+        (None, false) => Ok(None),
+    }
 }
 
 fn from_file(file: &Path) -> Result<Zeroizing<String>, CliError> {
@@ -253,7 +276,8 @@ async fn check(server: &Server, name: &str, timeout: Duration) -> Result<(), Cli
     Ok(())
 }
 
-async fn find(server: &Server, at: &StorageReference) -> Result<SnapshotBackupStorage, CliError> {
+/// A storage that has to exist.
+pub(super) async fn find(server: &Server, at: &StorageReference) -> Result<SnapshotBackupStorage, CliError> {
     if let Some(storage) = server.storage(at).await? {
         return Ok(storage);
     }

@@ -6,7 +6,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use kube::ResourceExt;
-use lvault_api::{AccessType, DeletionPolicy, LogicalVolume, LogicalVolumeSpec, StorageReference, format_size};
+use lvault_api::{
+    AccessType, DeletionPolicy, LogicalVolume, LogicalVolumeSpec, OnReadError, StorageReference, format_size,
+};
 use lvault_core::Bytes;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
@@ -185,6 +187,7 @@ impl Script {
             keep_local,
             backoff_limit: 3,
             deletion_policy: DeletionPolicy::Retain,
+            on_read_error: OnReadError::Fail,
         };
         let asked = snapshot::create(&self.server, &wanted).await?;
         self.until(asked, Goal::Succeeded).await

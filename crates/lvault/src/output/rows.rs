@@ -167,7 +167,7 @@ fn attempt(volume: &LogicalVolume) -> String {
 pub(super) fn storages(all: &[SnapshotBackupStorage], wide: bool, now: Timestamp) -> Table {
     let mut headings = vec!["NAMESPACE", "NAME", "PROVIDER", "LOCATION", "PHASE", "AGE"];
     if wide {
-        headings.extend(["SECRET", "MESSAGE"]);
+        headings.extend(["STORED", "RECLAIMABLE", "SECRET", "MESSAGE"]);
     }
     let mut table = Table::new(headings);
     for storage in all {
@@ -181,6 +181,9 @@ pub(super) fn storages(all: &[SnapshotBackupStorage], wide: bool, now: Timestamp
             age(born(storage), now),
         ];
         if wide {
+            let prune = status.and_then(|status| status.prune.as_ref());
+            row.push(prune.map(|prune| bytes(prune.total_bytes)).unwrap_or_default());
+            row.push(prune.map(|prune| bytes(prune.reclaimable_bytes)).unwrap_or_default());
             row.push(storage.secret_name());
             row.push(status.and_then(|status| status.message.clone()).unwrap_or_default());
         }

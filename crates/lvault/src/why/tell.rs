@@ -4,7 +4,9 @@ use std::fmt;
 
 use jiff::Timestamp;
 use kube::ResourceExt;
-use lvault_api::{LogicalVolume, Phase, StoragePhase, StorageReference, TransferStatus, conditions, validate};
+use lvault_api::{
+    LogicalVolume, Phase, PruneStatus, StoragePhase, StorageReference, TransferStatus, conditions, validate,
+};
 
 use super::{Facts, StorageFacts};
 use crate::follow::{code_word, retry_hint};
@@ -13,7 +15,9 @@ use crate::objects::{
     title, transfer,
 };
 use crate::output::age;
+use crate::output::bytes;
 use crate::progress::line;
+use lvault_executor::WAITS_FOR_LOCK;
 
 /// What `lvault why` says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -190,6 +194,11 @@ fn running(story: &mut Story, facts: &Facts, transfer: &TransferStatus) {
         let limit = limit(&facts.object);
         story.because(format!("executors of this attempt that were lost: {lost}; at {limit} the attempt fails"));
     }
+    if let Some(message) = transfer.message.as_ref().filter(|message| message.starts_with(WAITS_FOR_LOCK)) {
+        story.because(message.clone());
+        let storage = facts.storage.as_ref().map(|(at, _)| at.to_string()).unwrap_or_default();
+        story.todo(format!("wait for its holder; if that is gone for good, `lvault storage unlock {storage}`"));
+    }
     if let Some((at, storage)) = &facts.storage {
         storage_of(story, at, storage.as_ref());
     }
@@ -206,6 +215,14 @@ fn limit(object: &LogicalVolume) -> i32 {
 fn succeeded(story: &mut Story, object: &LogicalVolume, transfer: &TransferStatus) {
     if let (Some(id), Some(path), Some(storage)) = (&transfer.snapshot_id, &transfer.path, &transfer.repository) {
         story.because(format!("it is snapshot {id} of repository {path} in storage {storage}"));
+    }
+    if let Some(missing) = &transfer.incomplete {
+        story.because(format!(
+            "{} files or folders could not be read and are missing: {}",
+            missing.count,
+            missing.first.join("; ")
+        ));
+        story.todo("make them readable, and take another snapshot");
     }
     if Kind::of(object) == Kind::Restore {
         match published_path(object) {
@@ -323,6 +340,19 @@ pub fn tell_storage(facts: &StorageFacts) -> Story {
     let mut story = Story { headline: format!("storage {at}: {phase}"), ..Story::default() };
     if !storage_problem(&mut story, &at, facts) {
         story.because("it can be used");
+    }
+    match (&facts.storage.spec.prune, facts.storage.status.as_ref().and_then(|status| status.prune.as_ref())) {
+        (_, Some(PruneStatus { message: Some(message), .. })) => {
+            story.because(format!("its last prune did not do everything: {message}"));
+            story.todo(format!("put that right, then `lvault storage prune {at}`"));
+        }
+        (_, Some(prune)) => {
+            let (total, spare) = (bytes(prune.total_bytes), bytes(prune.reclaimable_bytes));
+            story.because(format!("after its last prune {total} were stored, {spare} of it not needed"));
+        }
+        (Some(_), None) => {}
+        (None, None) => story
+            .because("nobody prunes it: the space of deleted snapshots comes back with `lvault storage prune` only"),
     }
     story
 }

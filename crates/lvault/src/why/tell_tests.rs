@@ -236,6 +236,7 @@ fn a_storage_that_failed_its_check() {
     assert_snapshot!(tell_storage(&StorageFacts { storage, password: true }), @r"
     storage default/backup: Error
       - storage default/backup cannot be used: /srv/backup is not writable
+      - nobody prunes it: the space of deleted snapshots comes back with `lvault storage prune` only
     what to do:
       - put that right, then `lvault storage check default/backup`
     ");
@@ -247,6 +248,35 @@ fn a_storage_that_is_fine() {
     assert_snapshot!(tell_storage(&StorageFacts { storage, password: true }), @r"
     storage default/backup: Ready
       - it can be used
+      - nobody prunes it: the space of deleted snapshots comes back with `lvault storage prune` only
     what to do: nothing
+    ");
+}
+
+#[test]
+fn a_storage_whose_prune_was_refused() {
+    let prune =
+        json!({"lastRun": "2030-01-01T00:00:00Z", "message": "default/data: it is locked: a lock of root on h"});
+    let storage = storage(json!({"phase": "Ready", "observedGeneration": 1, "prune": prune}));
+    assert_snapshot!(tell_storage(&StorageFacts { storage, password: true }), @r"
+    storage default/backup: Ready
+      - it can be used
+      - its last prune did not do everything: default/data: it is locked: a lock of root on h
+    what to do:
+      - put that right, then `lvault storage prune default/backup`
+    ");
+}
+
+#[test]
+fn a_copy_that_waits_for_a_lock_names_its_owner() {
+    let message = format!("{}a lock of root on h, process 7", lvault_executor::WAITS_FOR_LOCK);
+    let executor = json!({"name": "backup-s1-1-1.ab", "epoch": 1, "launch": 1});
+    let running = snapshot(online(json!({"phase": "Running", "message": message, "executor": executor})));
+    assert_snapshot!(tell(&Facts { storage: good_storage(), ..facts(running) }, now()), @r"
+    snapshot s1: Running
+      - executor backup-s1-1-1.ab is working on it (claim 1)
+      - the repository is in use, which is waited for: a lock of root on h, process 7
+    what to do:
+      - wait for its holder; if that is gone for good, `lvault storage unlock default/backup`
     ");
 }

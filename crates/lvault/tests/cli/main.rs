@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests too")]
 
 mod bad_input;
+mod care;
 mod demo;
 mod state;
 mod usual;

@@ -58,11 +58,13 @@ pub(crate) struct Times {
     pub(crate) pod_start: &'static str,
     /// How long an executor may be silent.
     pub(crate) lease: &'static str,
+    /// How long an agent may take to begin with an object.
+    pub(crate) unattended: &'static str,
 }
 
 impl Default for Times {
     fn default() -> Self {
-        Times { start_deadline: "60s", pod_start: "2s", lease: "5s" }
+        Times { start_deadline: "60s", pod_start: "2s", lease: "5s", unattended: "60s" }
     }
 }
 
@@ -73,12 +75,17 @@ impl Cluster {
 
     /// With other times.
     pub(crate) fn with(times: Times) -> Cluster {
+        Cluster::with_crds(times, lvault_api::crds::all())
+    }
+
+    /// With other CRDs than this version's.
+    pub(crate) fn with_crds(times: Times, crds: Vec<Value>) -> Cluster {
         let home = tempfile::Builder::new().prefix("lvault-cluster-").tempdir().unwrap();
         let root = home.path().canonicalize().unwrap();
         fs::create_dir(root.join("repositories")).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let asked: Arc<Mutex<Asked>> = Arc::default();
-        let (server, client, kubelet) = runtime.block_on(serve(&root, Arc::clone(&asked)));
+        let (server, client, kubelet) = runtime.block_on(serve(&root, Arc::clone(&asked), crds));
         let mut cluster = Cluster {
             kubelet,
             agent: None,
@@ -103,9 +110,9 @@ impl Cluster {
         let (state, kubeconfig, local) = (path("state"), path("lvault-node"), path("repositories"));
         let args = ["--kubeconfig", &kubeconfig, "--state-dir", &state, "node", "--engine", "directory"];
         let who = ["--node-name", NODE, "--pod-name", "agent", "--namespace", NAMESPACE, "--local-storage", &local];
-        let Times { start_deadline, pod_start, lease } = self.times;
+        let Times { start_deadline, pod_start, lease, unattended: _ } = self.times;
         let times = ["--resync", "1s", "--executor-start-deadline", pod_start, "--lease-duration", lease];
-        let more = ["--start-deadline", start_deadline, "--health-listen", "127.0.0.1:0"];
+        let more = ["--start-deadline", start_deadline, "--health-listen", "127.0.0.1:0", "--pod-uid", "agents-uid"];
         let args = [args.as_slice(), &who, &times, &more].concat();
         self.agent = Some(Program::lvault(&args, &self.root.join("agent.log")));
     }
@@ -123,7 +130,8 @@ impl Cluster {
         let identity = format!("c{}", self.controllers.len());
         let args = ["--kubeconfig", &kubeconfig, "controller", "--namespace", NAMESPACE, "--identity", &identity];
         let more = ["--lease-duration", "3s", "--abandoned-interval", "1s", "--health-listen", "127.0.0.1:0"];
-        let args = [args.as_slice(), &more].concat();
+        let more_times = ["--unattended-after", self.times.unattended, "--pod-uid", "controllers-uid"];
+        let args = [args.as_slice(), &more, &more_times].concat();
         self.controllers.push(Program::lvault(&args, &self.root.join("controller.log")));
     }
 
@@ -259,6 +267,42 @@ impl Cluster {
         });
     }
 
+    /// A client with the rights of one of lvault's accounts.
+    pub(crate) fn client_of(&self, account: &str) -> Client {
+        let kubeconfig = Kubeconfig::read_from(self.root.join(account)).unwrap();
+        self.runtime.block_on(async {
+            let options = KubeConfigOptions::default();
+            Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap()).unwrap()
+        })
+    }
+
+    /// Takes a ClusterRoleBinding away. Answers with it.
+    pub(crate) fn take_right(&self, binding: &str) -> Value {
+        let kind = GroupVersionKind::gvk("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding");
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &ApiResource::from_gvk(&kind));
+        self.runtime.block_on(async {
+            let found = api.get(binding).await.unwrap();
+            api.delete(binding, &DeleteParams::default()).await.unwrap();
+            let mut found = serde_json::to_value(found).unwrap();
+            found["metadata"] = json!({"name": binding});
+            found
+        })
+    }
+
+    /// What a condition of a LogicalVolume says: its status, reason and message.
+    pub(crate) fn condition(&self, name: &str, kind: &str) -> Option<(String, String, String)> {
+        let conditions = self.get(name)?.status?.conditions;
+        let found = conditions.into_iter().find(|condition| condition.type_ == kind)?;
+        Some((found.status, found.reason, found.message))
+    }
+
+    /// Waits for an event about an object. Answers with its message.
+    pub(crate) fn told(&self, name: &str, reason: &str) -> String {
+        self.until(&format!("an event of {name} says {reason}"), || {
+            self.events(name).into_iter().find(|(told, _)| told == reason).map(|(_, message)| message)
+        })
+    }
+
     /// The events about an object, as reason and message.
     pub(crate) fn events(&self, name: &str) -> Vec<(String, String)> {
         let api: Api<Event> = Api::all(self.client.clone());
@@ -277,16 +321,16 @@ impl Cluster {
         let started = std::time::Instant::now();
         until(what, || {
             let found = look();
-            assert!(found.is_some() || started.elapsed() < Duration::from_secs(60), "{what}\n{}", self.log());
+            assert!(found.is_some() || started.elapsed() < Duration::from_secs(110), "{what}\n{}", self.log());
             found
         })
     }
 }
 
 /// Serves an API with the manifests of `deploy/base` in it, and what a cluster adds: a node, and the agent's own pod.
-async fn serve(root: &Path, asked: Arc<Mutex<Asked>>) -> (ApiServer, Client, Kubelet) {
+async fn serve(root: &Path, asked: Arc<Mutex<Asked>>, crds: Vec<Value>) -> (ApiServer, Client, Kubelet) {
     let mut config =
-        ServerConfig::in_memory(lvault_api::crds::all()).with_kinds(&[ClusterKind::Pod, ClusterKind::Node]);
+        ServerConfig::in_memory(crds).with_kinds(&[ClusterKind::Pod, ClusterKind::Node, ClusterKind::ConfigMap]);
     config.observer = Some(Arc::new(move |decision: &Decision| note(&asked, decision)));
     let server = ApiServer::open(config).await.unwrap();
     let identity = Identity::load_or_create(&root.join("tls")).unwrap();
@@ -326,7 +370,10 @@ fn note(asked: &Mutex<Asked>, decision: &Decision) {
         return;
     }
     let mut asked = asked.lock().unwrap();
-    if decision.user.name.ends_with(":lvault-controller") && decision.asked.resource == "logicalvolumes" {
+    if decision.user.name.ends_with(":lvault-controller")
+        && decision.asked.resource == "logicalvolumes"
+        && decision.asked.verb == "list"
+    {
         asked.lists_of_volumes += 1;
     }
     match &decision.grant {

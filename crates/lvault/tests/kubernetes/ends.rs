@@ -1,6 +1,10 @@
 //! Every way a pod can end before its work is done: it is noticed, said in its own words, and followed or failed.
 
 use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use lvault_api::LogicalVolume;
+use serde_json::json;
 
 use crate::cluster::{Cluster, NAMESPACE, Times};
 
@@ -130,4 +134,35 @@ fn an_image_that_takes_longer_than_a_lease() {
     cluster.kubelet.mood(|mood| mood.no_images = false);
     let ended = cluster.succeeds("s");
     assert_eq!(ended.executor.unwrap().lost.unwrap_or(0), 0);
+}
+
+/// The node goes down with agent and executor, and comes back: the agent finds what the kubelet noted.
+#[test]
+fn a_node_that_is_rebooted() {
+    let (mut cluster, pod) = at_the_gate();
+    cluster.kill_agent();
+    cluster.kubelet.mood(|mood| (mood.gate, mood.killed_by) = (false, Some("Terminated")));
+    cluster.kubelet.kill(&pod);
+    cluster.until("the kubelet has noted it", || {
+        let phase = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.clone());
+        cluster.pods().iter().all(|pod| phase(pod).as_deref() == Some("Failed")).then_some(())
+    });
+    cluster.start_agent();
+    is_followed(&cluster, "Terminated");
+}
+
+/// Somebody has removed the object by force, finalizer and all: nobody is left who would let its executor go.
+#[test]
+fn an_object_that_is_removed_by_force() {
+    let (cluster, pod) = at_the_gate();
+    let volumes: Api<LogicalVolume> = Api::all(cluster.client.clone());
+    let forced = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    cluster.runtime.block_on(async {
+        volumes.delete("s", &DeleteParams::default()).await.unwrap();
+        volumes.patch("s", &PatchParams::default(), &forced).await.unwrap();
+    });
+    cluster.until("it is gone", || cluster.get("s").is_none().then_some(()));
+    // The garbage collector deletes what it owned, and the kubelet ends it.
+    cluster.delete_pod(&pod);
+    cluster.until("the controller has let it go", || cluster.pods().is_empty().then_some(()));
 }

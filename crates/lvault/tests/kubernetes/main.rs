@@ -14,3 +14,4 @@ mod process;
 mod ends;
 mod refusals;
 mod rights;
+mod takeover;

@@ -1,9 +1,12 @@
 //! The manifests of `deploy/base`, as kustomize would hand them to the API.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
+
+use crate::process::command;
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy").join(name)
@@ -28,22 +31,28 @@ pub(crate) fn base() -> Vec<Value> {
     listed("base").iter().flat_map(|file| documents("base", file)).collect()
 }
 
-/// The chart with its default values, installed into lvault-system. Its templates substitute values and do nothing else.
-fn rendered(file: &str) -> Vec<Value> {
-    let values = documents("chart", "values.yaml").remove(0);
+/// The chart with its default values but for these, installed into lvault-system. Its templates substitute values and do
+/// nothing else.
+fn rendered(file: &str, set: &[(&str, Value)]) -> Vec<Value> {
+    let mut values = documents("chart", "values.yaml").remove(0);
+    for (name, value) in set {
+        *values.pointer_mut(name).expect("the chart has this value") = value.clone();
+    }
     let text = std::fs::read_to_string(folder("chart").join("templates").join(file)).unwrap();
     let mut rendered = String::new();
     let mut rest = text.as_str();
     while let Some((before, after)) = rest.split_once("{{ ") {
         let (expression, after) = after.split_once(" }}").expect("it ends");
         rendered.push_str(before);
+        let (expression, as_json) = match expression.strip_suffix(" | toJson") {
+            Some(expression) => (expression, true),
+            None => (expression, false),
+        };
         match expression.strip_prefix(".Values.") {
-            Some(path) => match &values[path.split('.').next().unwrap()] {
-                Value::Object(group) => rendered.push_str(&group[path.split_once('.').unwrap().1].to_string()),
-                Value::String(value) => rendered.push_str(value),
-                other @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_)) => {
-                    panic!("{file}: {expression}: {other}")
-                }
+            Some(path) => match values.pointer(&format!("/{}", path.replace('.', "/"))) {
+                Some(value) if as_json || value.is_number() => rendered.push_str(&value.to_string()),
+                Some(Value::String(value)) => rendered.push_str(value),
+                other => panic!("{file}: {expression}: {other:?}"),
             },
             None if expression == ".Release.Namespace" => rendered.push_str("lvault-system"),
             None => panic!("{file}: {expression} is no substitution of a value"),
@@ -54,14 +63,59 @@ fn rendered(file: &str) -> Vec<Value> {
     serde_yaml_ng::Deserializer::from_str(&rendered).map(|document| Value::deserialize(document).unwrap()).collect()
 }
 
+/// The files of the base that the chart has too: Helm makes the namespace itself.
+fn in_both() -> Vec<String> {
+    let mut files = listed("base");
+    files.retain(|file| file != "namespace.yaml");
+    files
+}
+
+/// What `kubectl kustomize` makes of a folder, by kind and name, without the CRDs and the namespace.
+fn kustomized(name: &str) -> BTreeMap<String, Value> {
+    let made = command("kubectl").arg("kustomize").arg(folder(name)).output().expect("kubectl; see `make setup`");
+    assert!(made.status.success(), "{name}: {}", String::from_utf8_lossy(&made.stderr));
+    let text = String::from_utf8(made.stdout).unwrap();
+    by_name(serde_yaml_ng::Deserializer::from_str(&text).map(|document| Value::deserialize(document).unwrap()))
+}
+
+fn by_name(objects: impl Iterator<Item = Value>) -> BTreeMap<String, Value> {
+    objects
+        .filter(|object| !matches!(object["kind"].as_str().unwrap(), "CustomResourceDefinition" | "Namespace"))
+        .map(|object| {
+            let metadata = &object["metadata"];
+            (format!("{} {}/{}", object["kind"], metadata["namespace"], metadata["name"]), object)
+        })
+        .collect()
+}
+
+#[test]
+fn every_overlay_is_the_chart_with_other_values() {
+    let lvmd = documents("overlays/lvm", "lvmd.yaml").remove(0)["data"]["lvmd.yaml"].clone();
+    let one = ("/controller/replicas", json!(1));
+    let overlays = [
+        ("base", vec![]),
+        ("overlays/lvm", vec![("/engine", json!("lvm")), ("/lvmd", lvmd)]),
+        ("overlays/single-node", vec![one.clone()]),
+        ("overlays/dev", vec![one, ("/engine", json!("directory")), ("/log", json!("debug"))]),
+    ];
+    for (name, set) in &overlays {
+        let chart = by_name(in_both().iter().flat_map(|file| rendered(file, set)));
+        let made = kustomized(name);
+        assert_eq!(made.keys().collect::<Vec<_>>(), chart.keys().collect::<Vec<_>>(), "{name}");
+        for (key, object) in &made {
+            assert_eq!(object, &chart[key], "{name}: {key}");
+        }
+    }
+    let there = std::fs::read_dir(folder("overlays")).unwrap().count();
+    assert_eq!(there, overlays.len() - 1, "every overlay is compared");
+}
+
 #[test]
 fn the_chart_has_the_same_content() {
     let kustomization = documents("base", "kustomization.yaml").remove(0);
     let image = &kustomization["images"][0];
     let image = format!("{}:{}", image["newName"].as_str().unwrap(), image["newTag"].as_str().unwrap());
-    let mut files = listed("base");
-    // Helm makes the namespace itself.
-    files.retain(|file| file != "namespace.yaml");
+    let files = in_both();
     for file in &files {
         let mut base = documents("base", file);
         for document in &mut base {
@@ -70,7 +124,7 @@ fn the_chart_has_the_same_content() {
                 *of_container = Value::String(image.clone());
             }
         }
-        assert_eq!(rendered(file), base, "{file}");
+        assert_eq!(rendered(file, &[]), base, "{file}");
     }
     let count = |folder: PathBuf| std::fs::read_dir(folder).unwrap().count();
     assert_eq!(count(folder("chart").join("templates")), files.len());
@@ -101,8 +155,8 @@ fn every_manifest_is_listed() {
 fn what_the_pods_are_started_with_is_understood() {
     use clap::Parser;
     for (file, variables) in [
-        ("node.yaml", vec!["NODE_NAME", "POD_NAME", "POD_NAMESPACE"]),
-        ("controller.yaml", vec!["POD_NAME", "POD_NAMESPACE"]),
+        ("node.yaml", vec!["NODE_NAME", "POD_NAME", "POD_NAMESPACE", "POD_UID"]),
+        ("controller.yaml", vec!["POD_NAME", "POD_NAMESPACE", "POD_UID"]),
     ] {
         let document = documents("base", file).remove(0);
         let container = &document["spec"]["template"]["spec"]["containers"][0];

@@ -13,7 +13,9 @@ pub(crate) struct Program(pub(crate) Child);
 #[expect(clippy::disallowed_methods, reason = "the one place where these tests start programs")]
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
-    for variable in ["LVAULT_STATE_DIR", "LVAULT_KUBECONFIG", "KUBECONFIG", "NODE_NAME", "POD_NAME", "POD_NAMESPACE"] {
+    for variable in
+        ["LVAULT_STATE_DIR", "LVAULT_KUBECONFIG", "KUBECONFIG", "NODE_NAME", "POD_NAME", "POD_NAMESPACE", "POD_UID"]
+    {
         command.env_remove(variable);
     }
     command.stdin(Stdio::null());

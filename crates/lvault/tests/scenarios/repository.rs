@@ -61,7 +61,7 @@ impl Repository {
         if !self.path.join("config").exists() {
             return Snapshots(Vec::new());
         }
-        let output = succeed(&mut self.restic(&["snapshots", "--json", "--no-lock"]));
+        let output = succeed(&mut self.restic(&["snapshots", "--json"]));
         Snapshots(serde_json::from_slice(&output.stdout).expect("what restic prints"))
     }
 
@@ -83,14 +83,14 @@ impl Repository {
 
     /// Has restic read everything. An executor that was killed has left its lock, which restic would stop at.
     pub(crate) fn check(&self) {
-        succeed(&mut self.restic(&["check", "--read-data", "--no-lock"]));
+        succeed(&mut self.restic(&["check", "--read-data"]));
     }
 
     /// What restic restores of a volume.
     pub(crate) fn restored(&self, snapshot: &str, volume: &str) -> Tree {
         let target = tempfile::Builder::new().prefix("restored-").tempdir_in(self.scratch()).unwrap();
         let into = target.path().display().to_string();
-        succeed(&mut self.restic(&["restore", snapshot, "--target", &into, "--no-lock"]));
+        succeed(&mut self.restic(&["restore", snapshot, "--target", &into]));
         Tree::of(&target.path().join(volume))
     }
 

@@ -135,7 +135,7 @@ fn removals(settings: &Settings, before: &World, after: &World, found: &mut Vec<
 
 fn executors(before: &World, step: &Step, after: &World) -> Option<&'static str> {
     if after.started > LAUNCHES {
-        return Some("I7: executors are launched without end");
+        return Some("executors are launched without end");
     }
     if after.executors.iter().filter(|process| process.locked).count() > 1 {
         return Some("two executors of one object run");

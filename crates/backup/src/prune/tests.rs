@@ -1,0 +1,230 @@
+//! A prune that ends before each of its changes, and what is left then.
+
+use super::*;
+use crate::storage::Storage;
+use crate::{
+    BackUp, ChangeDetection, Host, Key, Location, OnReadError, Password, ReadData, RepositoryPath, Silent, SnapshotId,
+    SourcePath, Unlock, VerifyDepth,
+};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tempfile::TempDir;
+
+struct Bench {
+    folder: TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["storage", "volume"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        Self { folder }
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn repository(&self, storage: &str) -> Repository {
+        let location = Location::Local { root: self.at(storage) };
+        let (path, password) = (RepositoryPath::parse("r").unwrap(), Password::new("secret").unwrap());
+        Repository::open_or_init(&location, &path, &password).unwrap()
+    }
+
+    fn write(&self, name: &str, seed: u64) {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let noise = (0..20_000 / 8).flat_map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()
+        });
+        std::fs::write(self.at("volume").join(name), noise.collect::<Vec<u8>>()).unwrap();
+    }
+
+    fn back_up(&self, repository: &Repository, uid: &str) -> SnapshotId {
+        let what = BackUp {
+            root: self.at("volume"),
+            as_path: SourcePath::new("/data").unwrap(),
+            host: Host::new("host").unwrap(),
+            key: Key::new(uid, 1).unwrap(),
+            tags: Vec::new(),
+            time: Timestamp::now(),
+            change_detection: ChangeDetection::ChangeTime,
+            on_read_error: OnReadError::Fail,
+        };
+        repository.back_up(&what, Arc::new(Silent)).unwrap().snapshot
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to.join(entry.file_name()));
+        } else {
+            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+}
+
+fn pack_bytes(repository: &Repository) -> u64 {
+    list_ids(repository.storage(), FileType::Pack).unwrap().iter().map(|(_, size)| size).sum()
+}
+
+/// One snapshot that shares half of its files with forgotten ones, which have packs of their own beside; a pack that no
+/// index names; and more small index files than are left alone.
+fn littered(bench: &Bench) -> (Repository, SnapshotId) {
+    let repository = bench.repository("storage");
+    for number in 0..10 {
+        bench.write(&number.to_string(), number);
+    }
+    bench.back_up(&repository, "first");
+    for number in 0..5 {
+        bench.write(&number.to_string(), 100 + number);
+    }
+    bench.back_up(&repository, "second");
+    for number in 0..u64::try_from(indexes::MANY).unwrap() {
+        bench.write("0", 200 + number);
+        bench.back_up(&repository, &format!("more-{number}"));
+    }
+    bench.write("1", 300);
+    let kept = bench.back_up(&repository, "kept");
+    let stray = Id::random();
+    repository
+        .storage()
+        .write(&file_name(FileType::Pack, &stray), vec!["stray".into()], crate::storage::Put::Create)
+        .unwrap();
+    for uid in ["first", "second"] {
+        repository.forget(uid).unwrap();
+    }
+    for number in 0..indexes::MANY {
+        repository.forget(&format!("more-{number}")).unwrap();
+    }
+    (repository, kept)
+}
+
+const ALL: Prune = Prune { max_unused: 0, time: Duration::from_secs(60), patience: Duration::ZERO };
+
+#[test]
+fn nothing_is_left_that_nobody_needs() {
+    let bench = Bench::new();
+    let (repository, kept) = littered(&bench);
+    let space = repository.space(&Silent).unwrap();
+    let report = repository.prune(&ALL, &Silent).unwrap();
+    assert_eq!((report.before, report.before.total), (space, report.before.total));
+    assert!(report.packs_removed > 10 && report.packs_repacked >= 2 && report.bytes_written > 0, "{report:?}");
+    assert_eq!((report.after.reclaimable, report.unfinished, report.damaged.len()), (0, None, 0), "{report:?}");
+    assert_eq!(report.after.total, pack_bytes(&repository));
+    assert!((200_000..215_000).contains(&report.after.total), "{report:?}");
+    repository.verify(&kept, VerifyDepth::Data, &Silent).unwrap();
+    let check = repository.check(ReadData::Everything, &Silent).unwrap();
+    assert_eq!((check.damages, check.warnings), (vec![], vec![]));
+    let indexes = list_ids(repository.storage(), FileType::Index).unwrap().len();
+    assert!(indexes <= 2, "{indexes} index files");
+    let again = repository.prune(&ALL, &Silent).unwrap();
+    assert_eq!((again.before, again.packs_removed, again.packs_repacked), (report.after, 0, 0));
+    assert!(repository.locks().unwrap().is_empty());
+    assert_eq!(bench.back_up(&repository, "kept-2").as_str().len(), 64);
+}
+
+#[test]
+fn a_prune_that_ends_before_any_of_its_changes_leaves_everything_whole() {
+    let bench = Bench::new();
+    let (original, kept) = littered(&bench);
+    let mut changes = 0_usize;
+    loop {
+        let name = format!("storage-{changes}");
+        copy(&bench.at("storage"), &bench.at(&name));
+        // Opening each copy by its password would take longer than everything else.
+        let location = Location::Local { root: bench.at(&name) };
+        let storage = Storage::of_repository(&location, &RepositoryPath::parse("r").unwrap()).unwrap();
+        let (repository, left) = (original.copied_to(storage), Cell::new(changes));
+        let hook = || match left.replace(left.get().saturating_sub(1)) {
+            0 => Err(Fault::system("the end")),
+            _ => Ok(()),
+        };
+        let ended = repository.prune_hooked(&ALL, &Silent, Some(&hook));
+        let check = repository.check(ReadData::Everything, &Silent).unwrap();
+        assert_eq!(check.damages, [], "after {changes} changes");
+        repository.verify(&kept, VerifyDepth::Data, &Silent).unwrap();
+        // What a restic that trusts the index would find there is there.
+        let indexed = repository.indexed().unwrap();
+        let packs: HashMap<Id, u64> = list_ids(repository.storage(), FileType::Pack).unwrap().into_iter().collect();
+        assert!(indexed.packs().iter().all(|pack| packs.contains_key(pack)), "after {changes} changes");
+        let report = repository.prune(&ALL, &Silent).unwrap();
+        assert_eq!((report.after.reclaimable, report.after.total), (0, pack_bytes(&repository)));
+        repository.verify(&kept, VerifyDepth::Data, &Silent).unwrap();
+        std::fs::remove_dir_all(bench.at(&name)).unwrap();
+        if ended.is_ok() {
+            break;
+        }
+        changes += 1;
+    }
+    assert!(changes > 30, "only {changes} changes");
+}
+
+#[test]
+fn nothing_is_removed_when_something_that_is_needed_is_missing_or_unreadable() {
+    let bench = Bench::new();
+    let (repository, _) = littered(&bench);
+    let files = |tpe| list_ids(repository.storage(), tpe).unwrap().into_iter().map(move |(id, _)| file_name(tpe, &id));
+    let before = pack_bytes(&repository);
+    for name in files(FileType::Index).chain(files(FileType::Snapshot)) {
+        let content = repository.storage().read(&name).unwrap();
+        let mut broken = content.to_vec();
+        broken[40] ^= 1;
+        repository.storage().write(&name, vec![broken.into()], crate::storage::Put::Overwrite).unwrap();
+        let error = repository.prune(&ALL, &Silent).unwrap_err();
+        assert!(matches!(error, PruneError::Repository { fault: Fault::Damaged { .. }, .. }), "{error}");
+        repository.storage().write(&name, vec![content], crate::storage::Put::Overwrite).unwrap();
+    }
+    let mut missing = 0;
+    for name in files(FileType::Index).collect::<Vec<_>>() {
+        let content = repository.storage().read(&name).unwrap();
+        repository.storage().delete(&name).unwrap();
+        if let Err(error) = repository.plan(0, &Silent).map(drop) {
+            missing += 1;
+            assert!(matches!(error, End::Missing { .. }), "{error:?}");
+            let told = repository.prune(&ALL, &Silent).unwrap_err();
+            assert!(told.to_string().contains("lacks"), "{told}");
+            assert_eq!(told.retry(), Retry::AfterRemedy);
+        }
+        repository.storage().write(&name, vec![content], crate::storage::Put::Overwrite).unwrap();
+    }
+    assert!(missing >= 2, "{missing}");
+    assert_eq!(pack_bytes(&repository), before);
+    repository.prune(&ALL, &Silent).unwrap();
+}
+
+#[test]
+fn a_pack_is_removed_only_under_a_lock_that_is_held() {
+    let bench = Bench::new();
+    let (repository, kept) = littered(&bench);
+    let before = pack_bytes(&repository);
+    let lock = repository.lock_for_removing(&Silent, Duration::ZERO).unwrap();
+    let pruning = Pruning { repository: &repository, progress: &Silent, lock, looked: Cell::new(None), hook: None };
+    repository.unlock(Unlock::All).unwrap();
+    assert!(matches!(pruning.run(&ALL), Err(End::LostLock)));
+    assert_eq!(pack_bytes(&repository), before);
+    repository.verify(&kept, VerifyDepth::Data, &Silent).unwrap();
+}
+
+#[test]
+fn as_much_may_stay_unused_as_was_said_and_time_ends_the_rest() {
+    let bench = Bench::new();
+    let (repository, _) = littered(&bench);
+    let late = repository.prune(&Prune { time: Duration::ZERO, ..ALL }, &Silent).unwrap();
+    assert_eq!((late.unfinished, late.packs_repacked), (Some(Unfinished::Time), 0));
+    assert!(late.packs_removed > 10 && late.after.reclaimable > 0, "{late:?}");
+    assert_eq!(late.after.total, pack_bytes(&repository));
+    let lax = repository.prune(&Prune { max_unused: 100, ..ALL }, &Silent).unwrap();
+    assert_eq!((lax.packs_repacked, lax.after), (0, late.after));
+    let space = repository.space(&Silent).unwrap();
+    assert_eq!(space, lax.after);
+    let strict = repository.prune(&ALL, &Silent).unwrap();
+    assert_eq!((strict.before, strict.after.reclaimable), (space, 0));
+}

@@ -1,0 +1,311 @@
+//! The commands that open a storage's repositories themselves, on this machine: prune, unlock, check with data.
+//!
+//! What holds here: locks in the repositories keep these commands, executors and the controller out of each other's way, and
+//! whoever ends one with Ctrl-C waits for a moment and finds everything whole. The password comes from the storage's Secret.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use lvault_api::{SnapshotBackupStorage, StorageReference, keys};
+use lvault_backup::{
+    CheckReport, Damage, Location, LockInfo, Password, Progress, Prune, PruneReport, ReadData, Repository,
+    RepositoryPath, Retry, Space, Unfinished, Unlock, repositories,
+};
+use lvault_core::Bytes;
+
+use super::storage::find;
+use crate::args::RepositoryArgs;
+use crate::error::CliError;
+use crate::names;
+use crate::say;
+use crate::server::Server;
+
+/// So many files are named for one damage.
+const NAMED: usize = 5;
+
+/// A storage whose repositories can be opened.
+pub(super) struct Place {
+    /// Its name.
+    pub(super) at: StorageReference,
+    /// The object.
+    pub(super) storage: SnapshotBackupStorage,
+    location: Location,
+    password: Password,
+}
+
+impl Place {
+    /// Finds a storage by its name, and its password in its Secret.
+    pub(super) async fn find(server: &Server, name: &str) -> Result<Self, CliError> {
+        let at = names::storage_reference("NAME", name)?;
+        let storage = find(server, &at).await?;
+        let location = Location::Local { root: PathBuf::from(storage.spec.local_folder()?) };
+        let secret = storage.secret_name();
+        let found = server.secret(&at.namespace, &secret).await?.and_then(|secret| secret.data).unwrap_or_default();
+        let text = found.get(keys::RESTIC_PASSWORD).and_then(|password| String::from_utf8(password.0.clone()).ok());
+        let password = text.and_then(|text| Password::new(text).ok()).ok_or_else(|| CliError::Impossible {
+            tried: format!("opening the repositories of storage {at}"),
+            happened: format!("Secret {}/{secret} has no usable {}", at.namespace, keys::RESTIC_PASSWORD),
+            remedy: "put the repositories' password into that Secret".to_owned(),
+        })?;
+        Ok(Self { at, storage, location, password })
+    }
+
+    /// The repositories that are meant: the one that was named, or all.
+    fn chosen(&self, named: Option<&str>) -> Result<Vec<RepositoryPath>, CliError> {
+        let tried = || format!("looking for the repositories of storage {}", self.at);
+        let all = repositories(&self.location).map_err(|error| failed(tried(), &error, error.retry()))?;
+        let Some(named) = named else { return Ok(all) };
+        let path = RepositoryPath::parse(named)
+            .map_err(|error| CliError::input("--repository", error.to_string(), "write a path such as default/data"))?;
+        if all.contains(&path) {
+            return Ok(vec![path]);
+        }
+        let there: Vec<String> = all.iter().map(ToString::to_string).collect();
+        Err(CliError::NotFound { kind: "repository", name: named.to_owned(), remedy: super::instead(there) })
+    }
+
+    fn open(&self, path: &RepositoryPath) -> Result<Repository, CliError> {
+        Repository::open(&self.location, path, &self.password)
+            .map_err(|error| failed(format!("opening repository {path}"), &error, error.retry()))
+    }
+}
+
+pub(super) fn failed(tried: String, error: &dyn std::error::Error, retry: Retry) -> CliError {
+    let remedy = match retry {
+        Retry::Never => "see docs/repositories.md for what can be done about it",
+        Retry::AfterRemedy => "put right what is named above, then try again",
+        Retry::Later => "try again a little later",
+    };
+    CliError::Repository { tried, happened: error.to_string(), remedy: remedy.to_owned() }
+}
+
+/// Work that was asked to end.
+struct Ending(Arc<AtomicBool>);
+
+impl Progress for Ending {
+    fn should_stop(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// Runs work that blocks; with Ctrl-C it is asked to end, and waited for.
+pub(super) async fn interruptible<T: Send + 'static>(
+    work: impl FnOnce(&dyn Progress) -> Result<T, CliError> + Send + 'static,
+) -> Result<T, CliError> {
+    let asked = Arc::new(AtomicBool::new(false));
+    let ending = Ending(Arc::clone(&asked));
+    let mut work = tokio::task::spawn_blocking(move || work(&ending));
+    let ended = tokio::select! {
+        biased;
+        ended = &mut work => ended,
+        Ok(()) = tokio::signal::ctrl_c() => {
+            say::note("ending ...");
+            asked.store(true, Ordering::Release);
+            work.await
+        }
+    };
+    ended.unwrap_or_else(|error| {
+        Err(CliError::Server {
+            tried: "working on the repositories",
+            happened: error.to_string(),
+            remedy: "nothing is lost; try again, and report it as a defect".to_owned(),
+        })
+    })
+}
+
+/// `lvault storage prune`.
+pub async fn prune(
+    server: &Server,
+    which: RepositoryArgs,
+    max_unused: Option<u8>,
+    dry_run: bool,
+) -> Result<(), CliError> {
+    let place = Place::find(server, &which.name).await?;
+    let policy = place.storage.spec.prune.clone().unwrap_or_default();
+    let how = Prune { max_unused: max_unused.unwrap_or_else(|| policy.max_unused()), ..Prune::default() };
+    interruptible(move |progress| {
+        let mut left = 0;
+        for path in place.chosen(which.repository.as_deref())? {
+            let repository = place.open(&path)?;
+            let tried = || format!("pruning repository {path}");
+            if dry_run {
+                let space = repository.space(progress).map_err(|error| failed(tried(), &error, error.retry()))?;
+                say::result(&format!("{path}: {}", spare(space)));
+                continue;
+            }
+            let report = repository.prune(&how, progress).map_err(|error| failed(tried(), &error, error.retry()))?;
+            left += report.damaged.len();
+            report
+                .damaged
+                .iter()
+                .for_each(|damage| say::note(&format!("{path}: damaged, and left as it is: {damage}")));
+            say::result(&format!("{path}: {}", pruned(&report)));
+        }
+        if left == 0 {
+            return Ok(());
+        }
+        Err(CliError::Failed {
+            what: format!("the prune of storage {}", place.at),
+            code: "Damaged".to_owned(),
+            message: format!("{left} packs are damaged and stay as they are"),
+            remedy: format!("see what it concerns with `lvault storage check {} --read-data`", place.at),
+        })
+    })
+    .await
+}
+
+fn spare(space: Space) -> String {
+    format!("{} stored, {} of it not needed", Bytes(space.total), Bytes(space.reclaimable))
+}
+
+fn pruned(report: &PruneReport) -> String {
+    let freed = report.before.total.saturating_sub(report.after.total);
+    let why = match report.unfinished {
+        None => "",
+        Some(Unfinished::Time) => "; its time was over: prune again for the rest",
+        Some(Unfinished::Full) => "; there is no room to write the rest anew",
+    };
+    format!(
+        "{} given back ({} packs removed, {} written anew); {}{why}",
+        Bytes(freed),
+        report.packs_removed,
+        report.packs_repacked,
+        spare(report.after)
+    )
+}
+
+/// `lvault storage unlock`.
+pub async fn unlock(server: &Server, which: RepositoryArgs, all: bool) -> Result<(), CliError> {
+    let place = Place::find(server, &which.name).await?;
+    interruptible(move |_| {
+        let (mut removed, mut stay) = (0, 0);
+        for path in place.chosen(which.repository.as_deref())? {
+            let repository = place.open(&path)?;
+            let tried = || format!("unlocking repository {path}");
+            let gone = repository
+                .unlock(if all { Unlock::All } else { Unlock::Stale })
+                .map_err(|error| failed(tried(), &error, error.retry()))?;
+            let left = repository.locks().map_err(|error| failed(tried(), &error, error.retry()))?;
+            gone.iter().for_each(|lock| say::result(&format!("{path}: removed {lock}")));
+            left.iter().for_each(|lock| say::result(&format!("{path}: kept {}", in_use(lock))));
+            removed += gone.len();
+            stay += left.len();
+        }
+        say::result(&match (removed, stay) {
+            (0, 0) => "no locks are there".to_owned(),
+            (removed, stay) => format!("{removed} locks removed, {stay} in use"),
+        });
+        Ok(())
+    })
+    .await
+}
+
+fn in_use(lock: &LockInfo) -> String {
+    format!("{lock}; it is in use")
+}
+
+/// `lvault storage check --read-data`, after the storage itself was found usable.
+pub(super) async fn check(server: &Server, which: RepositoryArgs, read_data: ReadData) -> Result<(), CliError> {
+    let place = Place::find(server, &which.name).await?;
+    interruptible(move |progress| {
+        let mut damaged = BTreeSet::new();
+        for path in place.chosen(which.repository.as_deref())? {
+            let repository = place.open(&path)?;
+            let tried = || format!("checking repository {path}");
+            let report =
+                repository.check(read_data, progress).map_err(|error| failed(tried(), &error, error.retry()))?;
+            if !report.is_clean() {
+                damaged.insert(path.to_string());
+            }
+            let space = repository.space(progress).ok();
+            told(&path, &report, space).iter().for_each(|line| say::result(line));
+            for lock in repository.locks().map_err(|error| failed(tried(), &error, error.retry()))? {
+                if lock.is_stale {
+                    say::result(&format!("{path}: there is {lock}; `lvault storage unlock {}` removes it", place.at));
+                }
+            }
+        }
+        if damaged.is_empty() {
+            return Ok(());
+        }
+        Err(CliError::Failed {
+            what: format!("the check of storage {}", place.at),
+            code: "Damaged".to_owned(),
+            message: format!("{} is not whole", damaged.into_iter().collect::<Vec<_>>().join(", ")),
+            remedy: "docs/repositories.md says how to repair a repository; snapshots that are not named are whole"
+                .to_owned(),
+        })
+    })
+    .await
+}
+
+/// What a check found, in lines.
+fn told(path: &RepositoryPath, report: &CheckReport, space: Option<Space>) -> Vec<String> {
+    let mut lines = Vec::new();
+    let space = space.map(|space| format!("; {}", spare(space))).unwrap_or_default();
+    let read = match report.packs_read {
+        0 => "structure".to_owned(),
+        packs => format!("structure, and the data of {packs} packs"),
+    };
+    lines.push(match report.damages.len() {
+        0 => format!("{path}: whole ({read}){space}"),
+        count => format!("{path}: {count} damages ({read}){space}"),
+    });
+    lines.extend(report.damages.iter().flat_map(|damage| damage_lines(path, damage)));
+    lines.extend(report.warnings.iter().map(|warning| format!("{path}: {warning}")));
+    lines
+}
+
+fn damage_lines(path: &RepositoryPath, damage: &Damage) -> Vec<String> {
+    let mut lines = vec![format!("{path}: {}", damage.what)];
+    if damage.snapshots.is_empty() {
+        lines.push("  no snapshot needs it".to_owned());
+        return lines;
+    }
+    let snapshots: Vec<&str> = damage.snapshots.iter().map(|id| id.as_str().get(..8).unwrap_or_default()).collect();
+    lines.push(format!("  snapshots: {}", snapshots.join(", ")));
+    let files: Vec<String> = damage.files.iter().take(NAMED).map(|file| format!("{file:?}")).collect();
+    let more = damage.files_count.saturating_sub(files.len() as u64);
+    let more = if more == 0 { String::new() } else { format!(", and {more} more") };
+    lines.push(format!("  files: {}{more}", files.join(", ")));
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lvault_backup::SnapshotId;
+
+    #[test]
+    fn damage_is_told_with_its_snapshots_and_files_and_bounded() {
+        let path = RepositoryPath::parse("default/data").unwrap();
+        let clean = CheckReport { packs_read: 3, ..CheckReport::default() };
+        let space = Space { total: 2048, reclaimable: 1024 };
+        assert_eq!(
+            told(&path, &clean, Some(space)),
+            ["default/data: whole (structure, and the data of 3 packs); 2.0 KiB stored, 1.0 KiB of it not needed"]
+        );
+        let damage = Damage {
+            what: "pack ab: it is missing".to_owned(),
+            snapshots: vec![SnapshotId::new("0123456789abcdef".repeat(4)).unwrap()],
+            files: (0..7).map(|number| PathBuf::from(format!("/f{number}"))).collect(),
+            files_count: 9,
+        };
+        let alone = Damage { snapshots: Vec::new(), files: Vec::new(), files_count: 0, ..damage.clone() };
+        let report = CheckReport { damages: vec![damage, alone], warnings: vec!["odd".to_owned()], packs_read: 0 };
+        assert_eq!(
+            told(&path, &report, None),
+            [
+                "default/data: 2 damages (structure)",
+                "default/data: pack ab: it is missing",
+                "  snapshots: 01234567",
+                "  files: \"/f0\", \"/f1\", \"/f2\", \"/f3\", \"/f4\", and 4 more",
+                "default/data: pack ab: it is missing",
+                "  no snapshot needs it",
+                "default/data: odd",
+            ]
+        );
+    }
+}
