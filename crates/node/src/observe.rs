@@ -147,7 +147,18 @@ impl Agent {
         let trouble = standing.as_ref().map(|standing| standing.trouble);
         let finalizer = object.finalizers().iter().any(|name| name == keys::FINALIZER);
         let observed = Observed { intent, deleting, finalizer, volume, mount, executor, lease, trouble };
-        Ok(View { object, id, spec, observed, mounted, problems, circumstance, trouble: standing, unseen, storage_says })
+        Ok(View {
+            object,
+            id,
+            spec,
+            observed,
+            mounted,
+            problems,
+            circumstance,
+            trouble: standing,
+            unseen,
+            storage_says,
+        })
     }
 
     async fn observe_volume(&self, id: &VolumeId) -> (Seen<Volume>, Option<PathBuf>, Option<Vec<Problem>>) {

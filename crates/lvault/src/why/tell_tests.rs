@@ -269,7 +269,7 @@ fn a_storage_whose_prune_was_refused() {
 
 #[test]
 fn a_copy_that_waits_for_a_lock_names_its_owner() {
-    let message = format!("{}a lock of root on h, process 7", lvault_executor::WAITS_FOR_LOCK);
+    let message = format!("{}a lock of root on h, process 7", WAITS_FOR_LOCK);
     let executor = json!({"name": "backup-s1-1-1.ab", "epoch": 1, "launch": 1});
     let running = snapshot(online(json!({"phase": "Running", "message": message, "executor": executor})));
     assert_snapshot!(tell(&Facts { storage: good_storage(), ..facts(running) }, now()), @r"
