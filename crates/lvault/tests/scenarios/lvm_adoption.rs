@@ -50,10 +50,11 @@ fn make(world: &World, uid: &str) {
     let group = world.group();
     let (pool, name) = (group.full_name("pool"), group.full_name(""));
     let bytes = (64 << 20).to_string() + "b";
-    match world.engine {
-        Engine::LvmThin => lvm(&["lvcreate", "-q", "-T", &pool, "-n", uid, "-V", &bytes, "-W", "y", "-y"]),
-        _ => lvm(&["lvcreate", "-q", "-n", uid, "-L", &bytes, "-W", "y", "-y", name.trim_end_matches('/')]),
-    };
+    if world.engine == Engine::LvmThin {
+        lvm(&["lvcreate", "-q", "-T", &pool, "-n", uid, "-V", &bytes, "-W", "y", "-y"]);
+    } else {
+        lvm(&["lvcreate", "-q", "-n", uid, "-L", &bytes, "-W", "y", "-y", name.trim_end_matches('/')]);
+    }
 }
 
 /// Makes a filesystem on a volume and fills it, as kubelet and a pod do; answers with what is in it.
