@@ -9,6 +9,11 @@ pub const READY: &str = "Ready";
 pub const SNAPSHOT_COMPLETE: &str = "SnapshotComplete";
 /// The filling from a repository is complete.
 pub const RESTORE_COMPLETE: &str = "RestoreComplete";
+/// Nothing is wrong with the storage beneath the volume. It is there since something was wrong for the first time; its
+/// reason is one word for each problem, the worst first, with commas between.
+pub const HEALTHY: &str = "Healthy";
+/// The reasons of [`HEALTHY`] with which what is copied meanwhile does not count as a copy.
+pub const SPOILS_COPIES: [&str; 2] = ["SnapshotOverflow", "PoolFailed"];
 /// The repository holds no snapshot of this object any more.
 pub const REPOSITORY_SNAPSHOT_REMOVED: &str = "RepositorySnapshotRemoved";
 /// Somebody works for the object: its node exists and has an agent. Only there when that was once not so.
@@ -52,4 +57,14 @@ pub fn set(conditions: &mut Vec<Condition>, said: Said, generation: Option<i64>,
 /// Whether a condition is there and holds. Presence alone says nothing.
 pub fn holds(conditions: &[Condition], kind: &str) -> bool {
     conditions.iter().any(|condition| condition.type_ == kind && condition.status == "True")
+}
+
+/// What is wrong with the storage beneath a volume, if anything is.
+pub fn ailment(conditions: &[Condition]) -> Option<&Condition> {
+    conditions.iter().find(|condition| condition.type_ == HEALTHY && condition.status == "False")
+}
+
+/// Whether what is copied out of a volume with this ailment does not count as a copy.
+pub fn spoils_copies(ailment: &Condition) -> bool {
+    ailment.reason.split(',').any(|reason| SPOILS_COPIES.contains(&reason))
 }

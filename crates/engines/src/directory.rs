@@ -61,6 +61,7 @@ impl DirectoryEngine {
             filesystem: None,
             attached,
             used: None,
+            problems: Vec::new(),
         })
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use lvault_core::{Bytes, VolumeId};
 
 use crate::error::EngineError;
+use crate::health::{ClassReport, Problem};
 
 /// Whether an effect had to change the world, or found it as wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +135,19 @@ pub struct NewSnapshot {
     pub access: Access,
 }
 
+/// A volume that another program made under this name, and that is to be ours from now on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Adoption {
+    /// Its name.
+    pub id: VolumeId,
+    /// The size that was asked for.
+    pub size: Bytes,
+    /// Whether it may be written to.
+    pub access: Access,
+    /// The device class it was made in; `None` is the default one.
+    pub device_class: Option<String>,
+}
+
 /// What an engine can do, for choosing one and for telling a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Capabilities {
@@ -164,42 +178,6 @@ pub struct Capacity {
     pub available: Bytes,
 }
 
-/// A device class: its room and its health.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ClassReport {
-    /// Its name.
-    pub name: String,
-    /// Whether volumes that name no class get this one.
-    pub default: bool,
-    /// Its volume group.
-    pub volume_group: String,
-    /// What the volume group has, in all and free of extents, in bytes.
-    pub volume_group_size: Bytes,
-    /// Free extents of the volume group, in bytes, spare ones too.
-    pub volume_group_free: Bytes,
-    /// The largest new volume that would be accepted now.
-    pub available: Bytes,
-    /// Its thin pool, if it has one.
-    pub pool: Option<PoolReport>,
-    /// What is wrong with it, as sentences for people.
-    pub problems: Vec<String>,
-}
-
-/// A thin pool.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PoolReport {
-    /// Its name.
-    pub name: String,
-    /// Its size.
-    pub size: Bytes,
-    /// How much of its data is in use, from 0 to 100; none while it is not active.
-    pub data_percent: Option<f64>,
-    /// How much of its metadata is in use, from 0 to 100; none while it is not active.
-    pub metadata_percent: Option<f64>,
-    /// What may still be promised to volumes, by the class's overprovision ratio.
-    pub overprovisioned_available: Bytes,
-}
-
 /// One volume, as it really is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VolumeInfo {
@@ -217,6 +195,8 @@ pub struct VolumeInfo {
     pub attached: Option<PathBuf>,
     /// The storage it takes, where that is cheap to know. What snapshots share is counted for each.
     pub used: Option<Bytes>,
+    /// What is wrong with it or with the storage beneath it, the worst first.
+    pub problems: Vec<Problem>,
 }
 
 /// One thing that [`VolumeEngine::recover`] put right.
@@ -320,6 +300,12 @@ pub trait VolumeEngine: Send + Sync {
     /// atomic, writers of an attached source wait meanwhile, no longer than the freeze budget: a cut that takes longer
     /// is thrown away and answers [`EngineError::FreezeBudget`].
     fn ensure_snapshot(&self, new: &NewSnapshot) -> Result<Change, EngineError>;
+
+    /// Takes over a volume that another program has made under this name, without touching its data. Nothing there, or ours
+    /// already, is [`Change::Unchanged`]. One step: a crash leaves it as it was, or ours.
+    fn ensure_adopted(&self, _adoption: &Adoption) -> Result<Change, EngineError> {
+        Ok(Change::Unchanged)
+    }
 
     /// Grows a volume and its filesystem to at least this size, attached or not. Shrinking is refused. After a crash in
     /// the middle the old size is reported, the data is whole, and a repeat finishes the growth.

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
 use lvault_core::VolumeId;
@@ -12,6 +13,21 @@ use crate::tools::{Finished, Tool, Tools};
 
 /// CAP_SYS_RESOURCE: without it the kernel does not let ext4 grow while it is mounted.
 const CAP_SYS_RESOURCE: u32 = 24;
+
+/// What each filesystem writes at a fixed place of every device it lies on.
+const MAGIC: [(Filesystem, usize, &[u8]); 3] = [
+    (Filesystem::Xfs, 0, b"XFSB"),
+    (Filesystem::Ext4, 0x438, &[0x53, 0xEF]),
+    (Filesystem::Btrfs, 0x1_0040, b"_BHRfS_M"),
+];
+
+/// The filesystem that lies on a device, if it is one of ours. ext2 and ext3 count as ext4, which mounts them.
+pub(crate) fn found_on(device: &Path) -> io::Result<Option<Filesystem>> {
+    let mut head = Vec::new();
+    File::open(device)?.take(128 << 10).read_to_end(&mut head)?;
+    let lies = |(_, at, magic): &&(Filesystem, usize, &[u8])| head.get(*at..*at + magic.len()) == Some(*magic);
+    Ok(MAGIC.iter().find(lies).map(|(filesystem, ..)| *filesystem))
+}
 
 /// Makes an empty filesystem of everything on `path`. Not idempotent: what was there is gone.
 pub(crate) fn make(

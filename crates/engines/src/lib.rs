@@ -15,6 +15,7 @@ mod directory;
 mod engine;
 mod error;
 mod filesystem;
+mod health;
 mod image;
 mod locks;
 mod lvm;
@@ -25,9 +26,10 @@ mod tools;
 pub use choose::{Chosen, ENGINE_FILE, UnknownWish, Wish, choose};
 pub use directory::DirectoryEngine;
 pub use engine::{
-    Access, Capabilities, Capacity, Change, ClassReport, Filesystem, NewSnapshot, NewVolume, Options, Placement,
-    PoolReport, Recovered, UnknownFilesystem, VolumeEngine, VolumeInfo,
+    Access, Adoption, Capabilities, Capacity, Change, Filesystem, NewSnapshot, NewVolume, Options, Placement,
+    Recovered, UnknownFilesystem, VolumeEngine, VolumeInfo,
 };
 pub use error::{EngineError, Retry};
+pub use health::{ClassReport, PoolReport, Problem, ProblemKind};
 pub use image::ImageEngine;
 pub use lvm::{LvmEngine, LvmError};

@@ -18,8 +18,8 @@ use std::process::Command;
 
 use lvault_core::Bytes;
 use lvault_engines::{
-    Access, Change, EngineError, Filesystem, LvmEngine, LvmError, NewVolume, Options, Placement, Recovered, Retry,
-    VolumeEngine,
+    Access, Change, EngineError, Filesystem, LvmEngine, LvmError, NewVolume, Options, Placement, ProblemKind,
+    Recovered, Retry, VolumeEngine,
 };
 use support::lvm::{Layout, VolumeGroup, device_mapper_or_skip, run_in_guest};
 use support::{Kind, MIB, State, content, filled, id, remove, snapshot};
@@ -53,6 +53,11 @@ fn group(state: &State) -> String {
 fn in_class(kind: Kind, name: &str, class: &str) -> NewVolume {
     let placement = Placement { device_class: Some(class.to_owned()), option_class: None };
     NewVolume { placement, ..kind.volume(name) }
+}
+
+/// What is wrong with a volume.
+fn ailments(engine: &LvmEngine, name: &str) -> Vec<ProblemKind> {
+    engine.observe(&id(name)).unwrap().unwrap().problems.iter().map(|problem| problem.kind).collect()
 }
 
 /// How many processes of LVM something takes.
@@ -197,6 +202,7 @@ mod on_lvm {
             let listed = fs::read_dir(&copy).and_then(|mut entries| entries.next().transpose());
             println!("reading what is left: {read:?}, {:?}", listed.is_ok());
             engine.recover().unwrap();
+            assert_eq!((ailments(&engine, "s"), ailments(&engine, "a")), (vec![ProblemKind::SnapshotOverflow], vec![]));
             for error in [
                 engine.ensure_attached(&id("s")).unwrap_err(),
                 engine.ensure_snapshot(&snapshot("u", "s", Access::ReadOnly)).unwrap_err(),
@@ -263,7 +269,8 @@ mod on_lvm {
                 assert!(matches!(error, EngineError::Lvm(LvmError::PoolFull { .. })), "{error}");
             }
             let of_class = again.classes().unwrap().remove(0);
-            assert!(of_class.problems[0].contains("nearly full"), "{of_class:?}");
+            assert!(of_class.problems[0].message.contains("nearly full"), "{of_class:?}");
+            assert_eq!(ailments(&again, "a"), [ProblemKind::PoolNearlyFull]);
             assert!(of_class.pool.unwrap().data_percent.unwrap() >= 90.0);
             assert_eq!(content(&again, "a"), "kept");
             drop(filler);
@@ -330,6 +337,7 @@ mod on_lvm {
             assert!(error.to_string().contains("'striped', which is no longer in"), "{error}");
             let error = engine.ensure_snapshot(&snapshot("s", "a", Access::ReadOnly)).unwrap_err();
             assert!(matches!(error, EngineError::Lvm(LvmError::ClassGone { .. })), "{error}");
+            assert_eq!(ailments(&engine, "a"), [ProblemKind::ClassGone]);
             engine.ensure_attached(&id("a")).unwrap();
             remove(&engine, "a");
             // Of 8 GiB, 7 stay spare.
@@ -342,7 +350,7 @@ mod on_lvm {
             configure("- {name: other, volume-group: VG, spare: 7}");
             engine.ensure_volume(&in_class(THICK, "f", "plain")).unwrap();
             let problems = engine.classes().unwrap().remove(0).problems;
-            assert!(problems.iter().any(|problem| problem.contains("spare")), "{problems:?}");
+            assert!(problems.iter().any(|problem| problem.message.contains("spare")), "{problems:?}");
         });
     }
 

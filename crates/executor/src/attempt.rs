@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use lvault_api::conditions::{self, Said};
@@ -91,13 +92,14 @@ impl Attempt<'_> {
         .await
     }
 
-    /// Whether this attempt is still this executor's.
-    pub(crate) async fn is_ours(&self, held: &Held) -> Result<(), WriteError> {
+    /// The conditions of the object, if this attempt is still this executor's.
+    pub(crate) async fn ours(&self, held: &Held) -> Result<Vec<Condition>, WriteError> {
         let volume = self.get().await?;
         let mut status = volume.status.unwrap_or_default();
         let transfer = self.transfer(&mut status).ok_or(WriteError::NotOurs(Refused::NotBegun))?;
         let current = transfer.record().map_err(|e| WriteError::Rejected(e.to_string()))?;
-        next(Some(&current), &Transition::Report(held.clone())).map(drop).map_err(WriteError::NotOurs)
+        next(Some(&current), &Transition::Report(held.clone())).map_err(WriteError::NotOurs)?;
+        Ok(status.conditions)
     }
 
     /// Notes whether the repository is free of this object's snapshots.

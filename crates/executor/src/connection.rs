@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use http::header::{HeaderValue, USER_AGENT};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use lvault_api::task::ApiAccess;
@@ -71,6 +72,7 @@ async fn connect(source: &ApiAccess) -> Result<Client, ConnectionError> {
         }
         ApiAccess::InCluster => Config::infer().await.map_err(|e| ConnectionError::InCluster(e.to_string()))?,
     };
+    config.headers.push((USER_AGENT, HeaderValue::from_static(concat!("lvault-executor/", env!("CARGO_PKG_VERSION")))));
     config.connect_timeout = Some(Duration::from_secs(5));
     config.read_timeout = Some(ANSWER);
     config.write_timeout = Some(ANSWER);

@@ -13,6 +13,7 @@ mod copy;
 mod heartbeat;
 mod meter;
 mod run;
+mod storage;
 mod task;
 
 pub use connection::{Connection, ConnectionError};

@@ -16,6 +16,7 @@ use crate::connection::Connection;
 use crate::copy::{CommitGate, Copied, CopyError, Question, Worker};
 use crate::heartbeat;
 use crate::meter::Meter;
+use crate::storage;
 
 /// How an executor ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,7 +93,10 @@ async fn copy(attempt: &Attempt<'_>, meter: &Arc<Meter>, work: Arc<dyn Worker>) 
     let outcome = copy_and_report(attempt, &held, meter, work).await?;
     match outcome {
         Ok(copied) => succeed(attempt, &held, meter, copied).await,
-        Err(error) => fail(attempt, &held, meter, error).await,
+        Err(error) => {
+            let error = storage::explained(attempt, &held, error).await?;
+            fail(attempt, &held, meter, error).await
+        }
     }
 }
 
@@ -114,10 +118,14 @@ async fn copy_and_report(
             biased;
             result = &mut outcome => return Ok(result.unwrap_or_else(|_| Err(CopyError::ended()))),
             Some(question) = asked.recv() => {
-                let ours = attempt.is_ours(held).await;
+                let ours = attempt.ours(held).await;
+                let spoiled = ours.as_ref().ok().and_then(|conditions| storage::spoiled(attempt.task, conditions));
                 // The thread may have stopped waiting; then there is nobody to answer.
-                let _ = question.send(ours.is_ok());
+                let _ = question.send(ours.is_ok() && spoiled.is_none());
                 ours?;
+                if let Some(error) = spoiled {
+                    return Ok(Err(error));
+                }
             }
             _ = ticks.tick() => report(attempt, held, meter, started).await?,
         }

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use kube::ResourceExt;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, ResourceExt};
+use lvault_api::conditions::Said;
 use lvault_api::task::Work;
-use lvault_api::{Phase, conditions};
+use lvault_api::{LogicalVolume, Phase, conditions};
 use lvault_core::{Launch, Transition};
 use lvault_executor::{Connection, CopyError, CopyWork, Exit, Meter, Repositories, Settings, Worker, copy_work, run};
 use support::{Bench, Fault};
@@ -61,6 +63,41 @@ async fn a_zombie_neither_commits_nor_writes() {
     assert!(matches!(end, Exit::Superseded(_)), "{end:?}");
     assert_eq!(bench.object().await.resource_version(), before.resource_version());
     assert_eq!(bench.snapshots().len(), 1, "the zombie's copy was never committed");
+}
+
+/// The agent sees the storage, and says so while an executor copies.
+#[tokio::test]
+async fn nothing_is_committed_from_storage_that_spoils_copies() {
+    for (reason, phase, commits) in
+        [("PoolFailed,PoolNearlyFull", Phase::Failed, 0), ("PoolNearlyFull", Phase::Succeeded, 1)]
+    {
+        let bench = Bench::new().await;
+        let gate = Gate::closed();
+        let copying =
+            tokio::spawn(bench.start(bench.task(1), Arc::clone(&gate) as Arc<dyn Worker>, bench.client.clone()));
+        bench.wait_for(|transfer| transfer.phase == Phase::Running).await;
+        let mut object = bench.object().await;
+        let said = Said {
+            kind: conditions::HEALTHY,
+            holds: false,
+            reason: reason.to_owned(),
+            message: "the pool says no".to_owned(),
+        };
+        let mut status = object.status.take().unwrap();
+        conditions::set(&mut status.conditions, said, None, jiff::Timestamp::now());
+        let patch = serde_json::json!({"status": {"conditions": status.conditions}});
+        let volumes: Api<LogicalVolume> = Api::all(bench.client.clone());
+        let params = PatchParams::default();
+        volumes.patch_status(&object.name_any(), &params, &Patch::Merge(&patch)).await.unwrap();
+        gate.open();
+        assert_eq!(copying.await.unwrap(), Exit::Reported, "{reason}");
+        let status = bench.transfer().await;
+        assert_eq!((status.phase, bench.snapshots().len()), (phase, commits), "{reason}: {:?}", status.error);
+        if let Some(error) = status.error {
+            assert_eq!(error.code, "PoolFailed");
+            assert!(error.message.contains("the pool says no"), "{}", error.message);
+        }
+    }
 }
 
 /// Between the loss and the successor's claim the zombie's claim still stands in the status: its launch is what fences it.
@@ -179,7 +216,7 @@ async fn a_wrong_password_is_said_and_shown_nowhere() {
 async fn a_removal_is_noted_when_it_is_true_and_only_then() {
     let bench = Bench::new().await;
     assert_eq!(bench.run(bench.task(1)).await, Exit::Reported);
-    let removed = |object: &lvault_api::LogicalVolume| {
+    let removed = |object: &LogicalVolume| {
         conditions::holds(&object.status.as_ref().unwrap().conditions, conditions::REPOSITORY_SNAPSHOT_REMOVED)
     };
     let mut wrong = bench.forget_task();

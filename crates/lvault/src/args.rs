@@ -1,6 +1,8 @@
 //! The command line: every command, argument and default. Nothing is done here.
 
 mod cluster;
+mod copies;
+mod storage;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,6 +12,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 pub use self::cluster::{ControllerArgs, NodeArgs};
+pub use self::copies::{DeletionPolicy, RestoreArgs, SnapshotCommand};
+pub use self::storage::StorageCommand;
 use crate::names::duration;
 
 /// Node-local volumes whose online snapshots are copied off the node exactly once.
@@ -255,162 +259,6 @@ pub enum Filesystem {
     Btrfs,
 }
 
-/// What becomes of the repository's snapshot when its object is deleted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum DeletionPolicy {
-    /// It is removed with the object.
-    Delete,
-    /// It stays.
-    Retain,
-}
-
-/// Commands about snapshots.
-#[derive(Debug, Subcommand)]
-pub enum SnapshotCommand {
-    /// Snapshot a volume and copy the snapshot into a repository
-    Create {
-        /// The snapshot's name
-        name: String,
-        /// The volume
-        #[arg(long, value_name = "VOLUME")]
-        source: String,
-        /// The storage that holds the repository
-        #[arg(long, value_name = "[NAMESPACE/]NAME")]
-        storage: String,
-        /// The node of the volume, to be sure which one is meant [default: wherever it is]
-        #[arg(long, value_name = "NAME")]
-        node: Option<String>,
-        /// Keep the local snapshot after the copy succeeded
-        #[arg(long)]
-        keep_local: bool,
-        /// How many executors may be lost before the attempt fails
-        #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..))]
-        backoff_limit: i32,
-        /// What becomes of the repository's snapshot when this one is deleted
-        #[arg(long, value_enum, default_value = "delete")]
-        deletion_policy: DeletionPolicy,
-        /// Whether to wait.
-        #[command(flatten)]
-        wait: WaitArgs,
-    },
-    /// List snapshots
-    List {
-        /// How to print.
-        #[command(flatten)]
-        output: Output,
-    },
-    /// Show a snapshot's progress until it ends
-    Watch {
-        /// Its name
-        name: String,
-        /// Give up watching after this time, such as 30s or 5m
-        #[arg(long, value_parser = duration, value_name = "TIME")]
-        timeout: Option<Duration>,
-    },
-    /// Try a failed snapshot again
-    Retry {
-        /// Its name
-        name: String,
-        /// Whether to wait.
-        #[command(flatten)]
-        wait: WaitArgs,
-    },
-    /// Delete a snapshot, also from its repository
-    Delete {
-        /// Its name
-        name: String,
-        /// Leave it in the repository
-        #[arg(long)]
-        keep_repository: bool,
-        /// Whether to wait.
-        #[command(flatten)]
-        wait: WaitArgs,
-    },
-}
-
-/// Arguments of `lvault restore`.
-#[derive(Clone, Debug, Args)]
-pub struct RestoreArgs {
-    /// The new volume's name
-    pub name: String,
-    /// The snapshot to restore
-    #[arg(long, value_name = "SNAPSHOT", conflicts_with_all = ["storage", "path", "snapshot_id"])]
-    pub from: Option<String>,
-    /// The storage to restore from, without a snapshot object
-    #[arg(long, value_name = "[NAMESPACE/]NAME", requires_all = ["path", "snapshot_id", "size"])]
-    pub storage: Option<String>,
-    /// The repository's path in the storage, such as default/data
-    #[arg(long, value_name = "PATH", requires = "storage")]
-    pub path: Option<String>,
-    /// The snapshot's id in the repository, or at least 8 characters of it
-    #[arg(long, value_name = "ID", requires = "storage")]
-    pub snapshot_id: Option<String>,
-    /// The new volume's size [default: the snapshot's]
-    #[arg(long)]
-    pub size: Option<String>,
-    /// The new volume's filesystem [default: the engine's]
-    #[arg(long, value_enum)]
-    pub filesystem: Option<Filesystem>,
-    /// The node that holds the new volume [default: this one]
-    #[arg(long, value_name = "NAME")]
-    pub node: Option<String>,
-    /// Try a failed restore again
-    #[arg(long, conflicts_with_all = ["from", "storage", "path", "snapshot_id", "size", "filesystem", "node"])]
-    pub retry: bool,
-    /// Whether to wait.
-    #[command(flatten)]
-    pub wait: WaitArgs,
-}
-
-/// Commands about storages.
-#[derive(Debug, Subcommand)]
-pub enum StorageCommand {
-    /// Add a storage. Without a given password a random one is made and kept in the storage's Secret
-    Add {
-        /// Its name
-        name: String,
-        /// The folder that holds the repositories, as an absolute path
-        #[arg(long, value_name = "FOLDER")]
-        local: String,
-        /// Its namespace
-        #[arg(long, default_value = "default")]
-        namespace: String,
-        /// Read the repositories' password from the first line of this file
-        #[arg(long, value_name = "FILE", conflicts_with = "password_stdin")]
-        password_file: Option<PathBuf>,
-        /// Read the repositories' password from the first line of standard input
-        #[arg(long)]
-        password_stdin: bool,
-        /// Whether to wait.
-        #[command(flatten)]
-        wait: WaitArgs,
-    },
-    /// List storages
-    List {
-        /// How to print.
-        #[command(flatten)]
-        output: Output,
-    },
-    /// Have a storage checked now, and print what was found
-    Check {
-        /// Its name
-        #[arg(value_name = "[NAMESPACE/]NAME")]
-        name: String,
-        /// Give up waiting for the answer after this time
-        #[arg(long, value_parser = duration, value_name = "TIME", default_value = "60s")]
-        timeout: Duration,
-    },
-    /// Forget a storage. The repositories in it stay, and so does the Secret with their password
-    Delete {
-        /// Its name
-        #[arg(value_name = "[NAMESPACE/]NAME")]
-        name: String,
-        /// Also when snapshots or restores refer to it
-        #[arg(long)]
-        force: bool,
-    },
-}
-
 /// Arguments of `lvault get`.
 #[derive(Debug, Args)]
 pub struct GetArgs {
@@ -482,6 +330,8 @@ mod tests {
             ("restore v --storage s --path default/v --snapshot-id 0123abcd", false),
             ("restore v --from s --storage t --path p --snapshot-id 0123abcd --size 1Gi", false),
             ("restore v --retry --from s", false),
+            ("restore v --from s --device-class ssd --lvcreate-option-class raid", true),
+            ("restore v --retry --device-class ssd", false),
             ("volume create v", false),
             ("volume create v --size 1Gi --timeout 5s", false),
             ("volume create v --size 1Gi --wait --timeout 5", false),

@@ -7,6 +7,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use http::header::{HeaderName, HeaderValue, USER_AGENT};
 use k8s_openapi::api::core::v1::{Event, Namespace, Secret};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -249,12 +250,19 @@ fn start(state: &StateDir) -> String {
     }
 }
 
+/// By whom requests are made: an API keeps the part before the slash as the manager of the fields that are written.
+pub fn user_agent(program: &'static str) -> (HeaderName, HeaderValue) {
+    let agent = format!("{program}/{}", env!("CARGO_PKG_VERSION"));
+    (USER_AGENT, HeaderValue::try_from(agent).unwrap_or(HeaderValue::from_static("lvault")))
+}
+
 async fn client(file: &Path, remedy: &str) -> Result<(Client, String), CliError> {
     let failed = |error: &dyn std::error::Error| CliError::file("reading", file, with_causes(error), remedy);
     let kubeconfig = Kubeconfig::read_from(file).map_err(|error| failed(&error))?;
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
         .map_err(|error| failed(&error))?;
+    config.headers.push(user_agent("lvault"));
     config.connect_timeout = Some(Duration::from_secs(10));
     let address = config.cluster_url.to_string();
     Ok((Client::try_from(config).map_err(|error| failed(&error))?, address))

@@ -7,7 +7,9 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use http::Request;
 use kube::Client;
+use kube::client::Body;
 use lvault_apiserver::tls::{Identity, kubeconfig};
 use lvault_apiserver::{ApiServer, Config};
 use lvault_engines::{Chosen, Options, VolumeEngine, Wish, choose};
@@ -16,13 +18,14 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tower::ServiceExt as _;
 use tracing::info;
 
 use crate::args::{Engine, Place, UpArgs};
 use crate::error::CliError;
 use crate::names;
 use crate::say;
-use crate::server::{Server, with_causes};
+use crate::server::{Server, user_agent, with_causes};
 use crate::state::StateDir;
 
 /// Runs until a signal asks it to end, or a part of it cannot go on.
@@ -152,7 +155,12 @@ async fn open_api(state: &StateDir) -> Result<(ApiServer, Client), CliError> {
         let remedy = "if it is damaged, put a copy of it back, or start over with another --state-dir";
         CliError::file("opening the API's store", &file, with_causes(&error), remedy)
     })?;
-    let client = Client::new(api.service(), "default");
+    let (name, agent) = user_agent("lvault-up");
+    let named = api.service().map_request(move |mut request: Request<Body>| {
+        request.headers_mut().insert(name.clone(), agent.clone());
+        request
+    });
+    let client = Client::new(named, "default");
     Ok((api, client))
 }
 

@@ -7,11 +7,13 @@ use kube::{Api, Client};
 use lvault_api::LogicalVolume;
 use lvault_core::{Action, VolumeId, decide};
 use lvault_engines::{EngineError, VolumeEngine};
+use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use crate::config::AgentConfig;
 use crate::driver;
 use crate::events::Events;
+use crate::health::Room;
 use crate::launcher::{LaunchError, Launcher};
 use crate::lease::LeaseWatch;
 use crate::observe::{View, answered};
@@ -26,6 +28,8 @@ pub struct Agent {
     pub(crate) leases: LeaseWatch,
     pub(crate) troubles: Troubles,
     pub(crate) events: Events,
+    /// Where the room of the node is published.
+    pub(crate) room: Option<watch::Sender<Option<Room>>>,
 }
 
 /// Why the agent ended although nobody asked it to.
@@ -61,7 +65,12 @@ impl Agent {
         config: AgentConfig,
     ) -> Self {
         let (leases, troubles, events) = (LeaseWatch::default(), Troubles::default(), Events::default());
-        Agent { client, engine, launcher, config, leases, troubles, events }
+        Agent { client, engine, launcher, config, leases, troubles, events, room: None }
+    }
+
+    /// Has the agent publish the room of its node, from its first look on, whenever it has changed.
+    pub fn publishing(self, room: watch::Sender<Option<Room>>) -> Self {
+        Agent { room: Some(room), ..self }
     }
 
     /// Works until `shutdown`. Executors go on without it.

@@ -25,6 +25,8 @@ pub struct AgentConfig {
     pub start_deadline: Duration,
     /// How often every volume is looked at although nothing has happened.
     pub resync: Duration,
+    /// How often the health of the storage is looked at.
+    pub health_interval: Duration,
     /// Keep volumes mounted for programs of this host.
     pub serve: bool,
     /// Run engine calls on threads that may block; otherwise in line, for a simulation.
@@ -45,6 +47,7 @@ impl AgentConfig {
             progress_interval: Duration::from_secs(10),
             start_deadline: Duration::from_secs(600),
             resync: Duration::from_secs(600),
+            health_interval: Duration::from_secs(60),
             serve: true,
             blocking_threads: true,
             now: Timestamp::now,

@@ -12,13 +12,14 @@ use futures::stream::FuturesUnordered;
 use futures::{StreamExt, TryStreamExt};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, ResourceExt};
-use lvault_api::{LogicalVolume, SnapshotBackupStorage};
+use lvault_api::{LogicalVolume, SnapshotBackupStorage, conditions};
 use lvault_core::VolumeId;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{error, warn};
 
 use crate::agent::{After, Agent, AgentError};
+use crate::health;
 use crate::observe::storage_of;
 
 /// What the driver keeps of a volume: enough to know what concerns it.
@@ -52,6 +53,9 @@ fn facts(object: &LogicalVolume) -> u64 {
         status.volume_id.hash(&mut hasher);
         for condition in &status.conditions {
             (&condition.type_, &condition.status).hash(&mut hasher);
+            if condition.type_ == conditions::HEALTHY {
+                condition.reason.hash(&mut hasher);
+            }
         }
         for transfer in [&status.online_snapshot, &status.restore] {
             let Some(transfer) = transfer else { continue };
@@ -109,7 +113,10 @@ impl Queue {
 
 /// Drives the agent's passes until the watch ends, which it never does.
 pub(crate) async fn run(agent: Arc<Agent>) -> Result<(), AgentError> {
-    let (tell, mut ended) = mpsc::unbounded_channel();
+    // Volumes to be looked at: their executors have ended, or their storage has changed.
+    let (tell, mut woken) = mpsc::unbounded_channel();
+    let health = health::watch(&agent, agent.room.as_ref(), tell.clone());
+    tokio::pin!(health);
     agent.launcher.on_exit(Arc::new(move |id| {
         // Nobody listens any more when the agent ends.
         let _ = tell.send(id);
@@ -153,7 +160,8 @@ pub(crate) async fn run(agent: Arc<Agent>) -> Result<(), AgentError> {
                 Ok(None) => return Err(AgentError::WatchEnded),
                 Err(problem) => pause_watch("storages", &problem).await,
             },
-            Some(id) = ended.recv() => state.executor_ended(&id),
+            Some(id) = woken.recv() => state.woken(&id),
+            () = &mut health => {}
             () = tokio::time::sleep_until(due) => {}
         }
     }
@@ -250,7 +258,7 @@ impl State {
         }
     }
 
-    fn executor_ended(&mut self, id: &VolumeId) {
+    fn woken(&mut self, id: &VolumeId) {
         let now = Instant::now();
         for (name, _) in self.known.iter().filter(|(_, known)| known.id.as_ref() == Some(id)) {
             self.queue.push(name, now);

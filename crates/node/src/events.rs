@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::PostParams;
 use kube::{Api, Client, Resource, ResourceExt};
-use lvault_api::{LogicalVolume, LogicalVolumeStatus, Operation, Phase, TransferStatus};
+use lvault_api::{LogicalVolume, LogicalVolumeStatus, Operation, Phase, TransferStatus, conditions};
 use lvault_core::VolumeId;
 use tracing::debug;
 
@@ -121,6 +121,14 @@ fn story(object: &LogicalVolume) -> Vec<Told> {
             reason: "VolumeReady".to_owned(),
             message: format!("the volume has {size} and can be used"),
             occasion: size,
+        });
+    }
+    if let Some(healthy) = status.conditions.iter().find(|condition| condition.type_ == conditions::HEALTHY) {
+        story.push(Told {
+            warning: healthy.status != "True",
+            reason: if healthy.status == "True" { "StorageRecovered" } else { "StorageProblem" }.to_owned(),
+            message: format!("{}: {}", healthy.reason, healthy.message),
+            occasion: format!("{} {}", healthy.reason, healthy.last_transition_time.0),
         });
     }
     if let (true, Some(message)) = (status.code.unwrap_or(0) != 0, status.message.clone()) {

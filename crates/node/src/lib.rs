@@ -7,11 +7,13 @@
 //! - Before an effect the object is read from the API itself, never from a cache.
 //! - One volume that is stuck holds up no other.
 
+mod adopt;
 mod agent;
 mod capacity;
 mod config;
 mod driver;
 mod events;
+mod health;
 mod launcher;
 mod lease;
 mod observe;
@@ -24,8 +26,9 @@ mod troubles;
 mod write;
 
 pub use agent::{Agent, AgentError};
-pub use capacity::publish_capacity;
+pub use capacity::{metrics, publish_capacity};
 pub use config::AgentConfig;
+pub use health::Room;
 pub use launcher::{Change, LaunchError, Launcher, Wake};
 pub use owner::{OwnerError, OwnerLock, lock_owner};
 pub use pod::{PodLauncher, PodSettings};

@@ -15,6 +15,7 @@ use lvault_core::{
     Attempt, Bytes, Executor, Intent, Lease, Life, Local, Observed, Online, Record, Repository, Seen, Source, State,
     Storage, Trouble, Volume, VolumeId,
 };
+use lvault_engines::Problem;
 use tracing::debug;
 
 use crate::agent::Agent;
@@ -36,6 +37,8 @@ pub(crate) struct View {
     pub(crate) observed: Observed,
     /// The folder the volume is mounted at.
     pub(crate) mounted: Option<PathBuf>,
+    /// What is wrong with the storage beneath it; nothing where that could not be seen.
+    pub(crate) problems: Option<Vec<Problem>>,
     /// What a failure now would be about.
     pub(crate) circumstance: Circumstance,
     /// The trouble that stands.
@@ -121,7 +124,7 @@ impl Agent {
         let id = VolumeId::parse(object.uid().as_deref().unwrap_or_default())?;
         let spec = validate(&object);
         let deleting = object.metadata.deletion_timestamp.is_some();
-        let (volume, mounted) = self.observe_volume(&id).await;
+        let (volume, mounted, problems) = self.observe_volume(&id).await;
         if let Some(storage) = storage_of(&object) {
             self.launcher.locate(&id, &storage.namespace);
         }
@@ -144,17 +147,28 @@ impl Agent {
         let trouble = standing.as_ref().map(|standing| standing.trouble);
         let finalizer = object.finalizers().iter().any(|name| name == keys::FINALIZER);
         let observed = Observed { intent, deleting, finalizer, volume, mount, executor, lease, trouble };
-        Ok(View { object, id, spec, observed, mounted, circumstance, trouble: standing, unseen, storage_says })
+        Ok(View {
+            object,
+            id,
+            spec,
+            observed,
+            mounted,
+            problems,
+            circumstance,
+            trouble: standing,
+            unseen,
+            storage_says,
+        })
     }
 
-    async fn observe_volume(&self, id: &VolumeId) -> (Seen<Volume>, Option<PathBuf>) {
+    async fn observe_volume(&self, id: &VolumeId) -> (Seen<Volume>, Option<PathBuf>, Option<Vec<Problem>>) {
         let wanted = id.clone();
         match self.engine_call(move |engine| engine.observe(&wanted)).await {
-            Ok(Some(info)) => (Seen::Present(Volume { size: info.size }), info.attached),
-            Ok(None) => (Seen::Absent, None),
+            Ok(Some(info)) => (Seen::Present(Volume { size: info.size }), info.attached, Some(info.problems)),
+            Ok(None) => (Seen::Absent, None, Some(Vec::new())),
             Err(problem) => {
                 debug!("volume {id} cannot be observed: {problem}");
-                (Seen::Unknown, None)
+                (Seen::Unknown, None, None)
             }
         }
     }

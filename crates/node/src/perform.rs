@@ -15,6 +15,7 @@ use lvault_core::{Effect, Job, Trouble, VolumeId, Wait};
 use lvault_engines::{Access, EngineError, NewSnapshot, NewVolume, Placement, Retry, VolumeEngine};
 use tracing::warn;
 
+use crate::adopt::is_topolvms;
 use crate::agent::{After, Agent};
 use crate::launcher::{Change, LaunchError};
 use crate::observe::{View, answered};
@@ -39,10 +40,13 @@ const FAILED_PRECONDITION: i32 = 9;
 /// It did not work, and is tried again.
 const INTERNAL: i32 = 13;
 
+/// More than this often in a row, one effect is not done, whatever is reported.
+const DONE_IN_A_ROW: u32 = 2;
+
 impl Agent {
     /// Does what was decided on.
     pub(crate) async fn perform(&self, view: &View, effect: Effect) -> After {
-        match self.attempt(view, effect).await {
+        match self.attempt(view, effect).await.and_then(|after| self.believed(view, effect, after)) {
             Ok(after) => {
                 self.troubles.worked(&view.id);
                 after
@@ -66,6 +70,33 @@ impl Agent {
         }
     }
 
+    /// An effect that was reported as done, and that is asked for again and again, is not done: whoever reported it is mistaken, and
+    /// trying at once without end would only be busy.
+    fn believed(&self, view: &View, effect: Effect, after: After) -> Result<After, Failed> {
+        if after != After::Now || self.troubles.done(&view.id, effect) <= DONE_IN_A_ROW {
+            return Ok(after);
+        }
+        let message = format!("{effect:?} was reported as done {DONE_IN_A_ROW} times, and is not seen to be so");
+        let trouble = match effect {
+            Effect::CreateVolume => Some(Trouble::Create),
+            Effect::CutSnapshot => Some(Trouble::Cut),
+            Effect::GrowVolume => Some(Trouble::Grow),
+            Effect::Mount => Some(Trouble::Mount),
+            Effect::Launch(_) => Some(Trouble::Launch),
+            Effect::AddFinalizer
+            | Effect::Begin(_)
+            | Effect::Publish
+            | Effect::EndExecutor
+            | Effect::RecordLoss(_)
+            | Effect::Fail(_)
+            | Effect::Unmount
+            | Effect::RemoveVolume
+            | Effect::CleanExecutor
+            | Effect::DropFinalizer => None,
+        };
+        Err(Failed::ForNow(trouble, message))
+    }
+
     async fn note_trouble(&self, view: &View, trouble: Trouble, code: i32, message: String) -> After {
         warn!("{}: {}: {message}", view.object.name_any(), trouble.code());
         self.troubles.set(&view.id, view.circumstance.clone(), Standing { trouble, code, message: message.clone() });
@@ -78,6 +109,9 @@ impl Agent {
         match effect {
             Effect::AddFinalizer => self.write_finalizers(view, true).await?,
             Effect::DropFinalizer => {
+                if self.adopt_for_removal(view).await? {
+                    return Ok(After::Now);
+                }
                 self.write_finalizers(view, false).await?;
                 self.troubles.forget(&id);
                 self.events.forget(&id);
@@ -133,8 +167,13 @@ impl Agent {
 
     /// Nothing is to be done. A problem that stood in the status is over.
     pub(crate) async fn settle(&self, view: &View) -> After {
-        self.troubles.worked(&view.id);
-        match self.write_settled(view).await {
+        self.troubles.settled(&view.id);
+        // Of a volume that was taken over it is to be said where it is.
+        let written = match &view.mounted {
+            Some(_) if is_topolvms(&view.object) => self.write_published(view).await,
+            Some(_) | None => self.write_no_problem(view).await,
+        };
+        match written {
             Ok(()) => After::Idle,
             Err(_) => After::Pause(Duration::from_secs(1)),
         }
@@ -144,7 +183,12 @@ impl Agent {
     pub(crate) async fn wait(&self, view: &View, wait: Wait) -> After {
         let poll = (self.config.lease_duration / 6).clamp(Duration::from_millis(100), Duration::from_secs(5));
         match wait {
-            Wait::Claim | Wait::Copy | Wait::ExecutorExit | Wait::Forget => After::Pause(poll),
+            Wait::Claim | Wait::Copy => {
+                // The executor asks for it before it commits, and when it cannot read.
+                let _ = self.write_health(view).await;
+                After::Pause(poll)
+            }
+            Wait::ExecutorExit | Wait::Forget => After::Pause(poll),
             Wait::ExecutorUnknown => {
                 if let Some(problem) = &view.unseen {
                     let _ = self.write_problem(view, INTERNAL, problem).await;
@@ -162,10 +206,17 @@ impl Agent {
                 After::Pause(Duration::from_secs(5).min(self.config.start_deadline))
             }
             Wait::ForgetRetry => After::Pause(self.troubles.forget_waits(&view.id).unwrap_or(poll)),
-            Wait::VolumeLost => {
-                let _ = self.write_problem(view, INTERNAL, &self.explain(view, wait)).await;
-                After::Idle
-            }
+            Wait::VolumeLost => match self.adopt(view).await {
+                Ok(true) => After::Now,
+                Ok(false) => {
+                    let _ = self.write_problem(view, INTERNAL, &self.explain(view, wait)).await;
+                    After::Idle
+                }
+                Err(error) => {
+                    let _ = self.write_problem(view, FAILED_PRECONDITION, &in_full(&error)).await;
+                    After::Pause(self.troubles.pause(&view.id))
+                }
+            },
             Wait::Trouble(_) => {
                 if let Some(Standing { code, message, .. }) = &view.trouble {
                     let _ = self.write_problem(view, *code, message).await;
@@ -397,7 +448,7 @@ impl Agent {
 }
 
 /// An error with its causes, for people: the engine's own words leave out what the system said.
-fn in_full(error: &dyn std::error::Error) -> String {
+pub(crate) fn in_full(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut below = error.source();
     while let Some(cause) = below {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use lvault_core::{Attempt, Trouble, VolumeId};
+use lvault_core::{Attempt, Effect, Trouble, VolumeId};
 use tokio::time::Instant;
 
 /// What a failure is about. When any of it changes, the failure is history.
@@ -37,6 +37,8 @@ const FINAL_FOR: Duration = Duration::from_secs(300);
 struct Entry {
     last: Option<(Circumstance, Standing, Instant)>,
     failures: u32,
+    /// The effect that was reported as done last, and how often in a row.
+    done: Option<(Effect, u32)>,
     /// Removing the repository's snapshot is not tried before.
     forget_again: Option<(Instant, u32)>,
 }
@@ -82,6 +84,25 @@ impl Troubles {
     /// Notes that an effect worked.
     pub(crate) fn worked(&self, id: &VolumeId) {
         self.with(id, |entry| entry.failures = 0);
+    }
+
+    /// Notes that an effect was reported as done; how often in a row it was this one. What is done is seen as done by the next
+    /// look, and leads to something else.
+    pub(crate) fn done(&self, id: &VolumeId, effect: Effect) -> u32 {
+        self.with(id, |entry| {
+            let before = entry.done.filter(|(last, _)| *last == effect).map_or(0, |(_, times)| times);
+            let times = before.saturating_add(1);
+            entry.done = Some((effect, times));
+            times
+        })
+    }
+
+    /// Nothing is to be done any more: what was done is seen.
+    pub(crate) fn settled(&self, id: &VolumeId) {
+        self.with(id, |entry| {
+            entry.failures = 0;
+            entry.done = None;
+        });
     }
 
     /// Whether removing the repository's snapshot has to wait. Every launch of a removal makes the next one wait longer.

@@ -10,6 +10,7 @@ use lvault_core::{Attempt, Failure, Intent, Launch, Record, Seen, State, Transit
 use serde_json::{Value, json};
 
 use crate::agent::Agent;
+use crate::health;
 use crate::observe::{View, answered};
 use crate::perform::Failed;
 
@@ -143,25 +144,25 @@ impl Agent {
         }
     }
 
-    /// Takes a problem back that is over, and says where a volume is mounted that somebody else has published.
-    pub(crate) async fn write_settled(&self, view: &View) -> Result<(), Failed> {
-        let Some(status) = &view.object.status else { return Ok(()) };
-        let troubled = status.code.unwrap_or(0) != 0;
-        let mounted = view.mounted.as_ref().filter(|_| status.volume_id.is_some() && status.mount_path.is_none());
-        if !troubled && mounted.is_none() {
-            return Ok(());
+    /// Takes a problem back that is over.
+    pub(crate) async fn write_no_problem(&self, view: &View) -> Result<(), Failed> {
+        let troubled = view.object.status.as_ref().is_some_and(|status| status.code.unwrap_or(0) != 0);
+        if !troubled {
+            return self.write_health(view).await;
         }
-        let path = mounted.map(|path| path.display().to_string());
         self.write_status(view, |status| {
-            if troubled {
-                status.code = Some(0);
-                status.message = None;
-            }
-            if path.is_some() {
-                status.mount_path.clone_from(&path);
-            }
+            status.code = Some(0);
+            status.message = None;
         })
         .await
+    }
+
+    /// Says what is wrong with the storage beneath the volume, where that is news.
+    pub(crate) async fn write_health(&self, view: &View) -> Result<(), Failed> {
+        match &view.problems {
+            Some(problems) if health::is_news(&view.object, problems) => self.write_status(view, |_| {}).await,
+            Some(_) | None => Ok(()),
+        }
     }
 
     async fn write_record(
@@ -183,7 +184,11 @@ impl Agent {
     async fn write_status(&self, view: &View, edit: impl FnOnce(&mut LogicalVolumeStatus)) -> Result<(), Failed> {
         let mut next = view.object.status.clone().unwrap_or_default();
         edit(&mut next);
-        status::summarise(&view.object, &mut next, (self.config.now)());
+        let now = (self.config.now)();
+        if let Some(problems) = &view.problems {
+            health::set(&view.object, &mut next, problems, now);
+        }
+        status::summarise(&view.object, &mut next, now);
         let Some(patch) = status::patch(&view.object, &next) else { return Ok(()) };
         let api: Api<LogicalVolume> = Api::all(self.client.clone());
         let (name, params) = (view.object.name_any(), PatchParams::default());

@@ -4,12 +4,17 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use kube::ResourceExt;
-use lvault_api::Phase;
-use lvault_core::{Attempt, Job, Launch};
+use k8s_openapi::api::core::v1::{Event, Node};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, ResourceExt};
+use lvault_api::{LogicalVolume, Phase, conditions};
+use lvault_core::{Attempt, Bytes, Job, Launch};
+use lvault_engines::{Capacity, ClassReport, Problem, ProblemKind};
+use lvault_node::Room;
 use support::Bench;
 
 fn copy(attempt: u32, launch: u32) -> Job {
@@ -293,5 +298,130 @@ async fn an_exit_after_success_is_no_loss() {
     bench.wait_settled("snap").await;
     let done = bench.transfer("snap").await;
     assert_eq!((done.phase, done.executor.unwrap().lost), (Phase::Succeeded, None));
+    agent.stop().await;
+}
+
+/// An engine that reports as done what it has not done is asked again, ever more rarely, and the status says so.
+#[tokio::test]
+async fn what_is_reported_as_done_and_is_not_makes_no_hot_loop() {
+    let bench = Bench::new().await;
+    let agent = bench.agent();
+    bench.ready_source("data").await;
+    bench.engine.lies.store(true, Ordering::SeqCst);
+    bench.delete("data").await;
+    let said = bench.wait_for("data", |object| object.status.as_ref().is_some_and(|s| s.code == Some(13))).await;
+    assert!(said.status.unwrap().message.unwrap().contains("is not seen to be so"));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let asked = bench.engine.removals.load(Ordering::SeqCst);
+    assert!((3..=7).contains(&asked), "{asked} times in two seconds");
+    bench.engine.lies.store(false, Ordering::SeqCst);
+    bench.wait_gone("data").await;
+    agent.stop().await;
+}
+
+fn class(name: &str, default: bool, available: u64, problems: &[Problem]) -> ClassReport {
+    ClassReport {
+        name: name.to_owned(),
+        default,
+        volume_group: "vg".to_owned(),
+        volume_group_size: Bytes(1000),
+        volume_group_free: Bytes(available),
+        available: Bytes(available),
+        pool: None,
+        problems: problems.to_vec(),
+    }
+}
+
+/// Nothing wakes the volume but the look at the storage.
+#[tokio::test]
+async fn what_is_wrong_with_the_storage_becomes_a_condition_and_events() {
+    let bench = Bench::new().await;
+    *bench.engine.classes.lock().unwrap() = vec![class("only", true, 1, &[])];
+    let agent = bench.agent_with(|config| config.health_interval = Duration::from_millis(50));
+    bench.ready_source("data").await;
+    let before = bench.get("data").await.resource_version();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(bench.get("data").await.resource_version(), before, "what is well is not said to be well");
+    let problem = |message: &str| Problem { kind: ProblemKind::PoolNearlyFull, message: message.to_owned() };
+    *bench.engine.problems.lock().unwrap() = vec![problem("91%")];
+    let healthy = |object: &LogicalVolume| {
+        let conditions = object.status.as_ref().unwrap().conditions.clone();
+        conditions.into_iter().find(|condition| condition.type_ == conditions::HEALTHY)
+    };
+    let ill = bench.wait_for("data", |object| healthy(object).is_some_and(|said| said.status == "False")).await;
+    let said = healthy(&ill).unwrap();
+    assert_eq!((said.reason.as_str(), said.message.as_str()), ("PoolNearlyFull", "91%"));
+    assert_eq!(ill.status.as_ref().unwrap().phase.as_deref(), Some("Ready"), "it can be used");
+    *bench.engine.problems.lock().unwrap() = vec![problem("92%")];
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(bench.get("data").await.resource_version(), ill.resource_version(), "its figures are no news");
+    bench.engine.problems.lock().unwrap().clear();
+    bench.wait_for("data", |object| healthy(object).is_some_and(|said| said.status == "True")).await;
+    support::wait_until("both are told", async || {
+        let events = Api::<Event>::all(bench.client.clone()).list(&ListParams::default()).await.unwrap();
+        let told: Vec<String> = events.items.into_iter().filter_map(|event| event.reason).collect();
+        let count = |reason: &str| told.iter().filter(|told| *told == reason).count();
+        (count("StorageProblem"), count("StorageRecovered")) == (1, 1)
+    })
+    .await;
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn the_room_of_every_class_is_written_on_the_node() {
+    let bench = Bench::new().await;
+    let nodes: Api<Node> = Api::all(bench.client.clone());
+    let node = serde_json::json!({"metadata": {"name": "n", "annotations": {
+        "capacity.topolvm.io/former": "7", "somebody.example/else": "8"}}});
+    let node: Node = serde_json::from_value(node).unwrap();
+    nodes.create(&PostParams::default(), &node).await.unwrap();
+    let room =
+        |classes: Vec<ClassReport>| Some(Room { capacity: Capacity { total: Bytes(9), available: Bytes(9) }, classes });
+    let (publish, seen) = tokio::sync::watch::channel(None);
+    let publishing = tokio::spawn(lvault_node::publish_capacity(bench.client.clone(), "n".to_owned(), seen));
+    let stands = async |wanted: &[(&str, &str)]| {
+        let wanted: BTreeMap<String, String> =
+            wanted.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        support::wait_until("the annotations", async || {
+            nodes.get("n").await.unwrap().metadata.annotations.unwrap_or_default() == wanted
+        })
+        .await;
+    };
+    publish.send_replace(room(vec![class("ssd", true, 5, &[]), class("hdd", false, 3, &[])]));
+    let other = ("somebody.example/else", "8");
+    stands(&[
+        ("capacity.topolvm.io/00default", "5"),
+        ("capacity.topolvm.io/hdd", "3"),
+        ("capacity.topolvm.io/ssd", "5"),
+        other,
+    ])
+    .await;
+    // A class that is taken out takes its annotation along.
+    publish.send_replace(room(vec![class("ssd", false, 4, &[])]));
+    stands(&[("capacity.topolvm.io/ssd", "4"), other]).await;
+    publishing.abort();
+}
+
+/// What TopoLVM has written of a volume, and the engine does not know as ours.
+#[tokio::test]
+async fn a_volume_of_topolvm_is_taken_over_and_one_of_ours_that_is_gone_is_not() {
+    let bench = Bench::new().await;
+    bench.create_volume("theirs", "10Mi").await;
+    let uid = bench.get("theirs").await.uid().unwrap();
+    let volumes: Api<LogicalVolume> = Api::all(bench.client.clone());
+    let status = serde_json::json!({"status": {"volumeID": uid, "currentSize": "10Mi", "code": 0}});
+    volumes.patch_status("theirs", &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
+    let agent = bench.agent();
+    bench.wait_for("theirs", |object| object.status.as_ref().is_some_and(|status| status.mount_path.is_some())).await;
+    let adoptions = || bench.engine.adoptions.lock().unwrap().len();
+    assert_eq!((adoptions(), bench.engine.adoptions.lock().unwrap()[0].size), (1, Bytes(10 << 20)));
+    bench.delete("theirs").await;
+    bench.wait_gone("theirs").await;
+    let ours = bench.ready_source("data").await;
+    bench.engine.lose(&lvault_core::VolumeId::parse(&ours.uid().unwrap()).unwrap());
+    agent.stop().await;
+    let agent = bench.agent();
+    bench.wait_for("data", |object| object.status.as_ref().is_some_and(|status| status.code != Some(0))).await;
+    assert_eq!(adoptions(), 1, "an empty one was put in its place");
     agent.stop().await;
 }

@@ -1,5 +1,6 @@
 //! `lvault-sim`: runs the parts of the proof and prints their figures.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -203,23 +204,66 @@ fn schemas() -> Result<(), String> {
     Ok(())
 }
 
-fn mutations() -> Result<(), String> {
-    let began = Instant::now();
-    let mut caught: Vec<Result<String, String>> = on_all(&planted::all(), |planted| {
-        let found = model::check(planted.world.clone());
-        let what = format!("{:8} {}", planted.line, planted.words);
-        match found.broken {
-            Some(broken) => Ok(format!("{what}: model: {}", broken.law)),
-            None => Err(format!("{what}: SURVIVED ({} states)", found.states)),
-        }
-    });
-    caught.extend(on_all(&mutation::all(), mutation::catch));
-    let survived = caught.iter().filter(|one| one.is_err()).count();
-    for one in &caught {
-        match one {
-            Ok(line) | Err(line) => say(&format!("mutation {line}")),
+/// A planted defect, in the model or around the real code.
+enum Defect {
+    Model(planted::Planted),
+    World(mutation::Mutation),
+}
+
+impl Defect {
+    fn words(&self) -> String {
+        let (line, words, place) = match self {
+            Defect::Model(planted) => (planted.line, planted.words, "the model".to_owned()),
+            Defect::World(mutation) => (mutation.line, mutation.words, format!("story {:?}", mutation.story)),
+        };
+        format!("{line:8} {words}: {place}")
+    }
+
+    /// The law that catches it, when this invariant is not looked at.
+    fn caught(&self, without: Option<u8>) -> Result<Option<String>, String> {
+        match self {
+            Defect::Model(planted) => {
+                let found = model::check(Settings { without, ..planted.world.clone() });
+                Ok(found.broken.map(|broken| broken.law))
+            }
+            Defect::World(mutation) => mutation::catch(mutation, without),
         }
     }
-    say(&format!("mutations: {} planted, {survived} survived; {:.0} s", caught.len(), began.elapsed().as_secs_f64()));
-    if survived == 0 { Ok(()) } else { Err(format!("{survived} mutations survived: the checks are blind to them")) }
+}
+
+/// Every planted defect has to be caught; and for each invariant there has to be one that nothing else catches.
+fn mutations() -> Result<(), String> {
+    let began = Instant::now();
+    let mut defects: Vec<Defect> = planted::all().into_iter().map(Defect::Model).collect();
+    defects.extend(mutation::all().into_iter().map(Defect::World));
+    let judged = on_all(&defects, |defect| -> Result<(Option<String>, Option<u8>), String> {
+        let law = defect.caught(None)?;
+        let of = law.as_deref().and_then(|law| (1..=9).find(|invariant| model::laws::is_of(law, *invariant)));
+        let only = match of {
+            Some(invariant) if defect.caught(Some(invariant))?.is_none() => Some(invariant),
+            Some(_) | None => None,
+        };
+        Ok((law, only))
+    });
+    let (mut survived, mut alone) = (0, BTreeMap::<u8, u32>::new());
+    for (defect, judged) in defects.iter().zip(judged) {
+        let (law, only) = judged?;
+        let law = law.as_deref().and_then(|law| law.lines().next()).unwrap_or_else(|| {
+            survived += 1;
+            "SURVIVED"
+        });
+        let only = only.inspect(|invariant| *alone.entry(*invariant).or_default() += 1);
+        let only = only.map(|invariant| format!(" (nothing but I{invariant} sees it)")).unwrap_or_default();
+        say(&format!("mutation {}: {law}{only}", defect.words()));
+    }
+    let seen: Vec<String> = alone.iter().map(|(invariant, count)| format!("I{invariant} {count}")).collect();
+    say(&format!("mutations: caught by one invariant alone: {}", seen.join(", ")));
+    let took = began.elapsed().as_secs_f64();
+    say(&format!("mutations: {} planted, {survived} survived; {took:.0} s", defects.len()));
+    let blind: Vec<String> = (1..=9).filter(|of| !alone.contains_key(of)).map(|of| format!("I{of}")).collect();
+    match (survived, blind.is_empty()) {
+        (0, true) => Ok(()),
+        (0, false) => Err(format!("no planted defect shows that these are needed: {}", blind.join(", "))),
+        _ => Err(format!("{survived} mutations survived: the checks are blind to them")),
+    }
 }

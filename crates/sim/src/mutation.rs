@@ -1,8 +1,9 @@
 //! Defects planted around the real code, to see the laws and the stories find them: an engine, a repository, a launcher or an API
 //! that does not do what it says. Those of the rules themselves are planted into the model.
 
+use crate::model::laws::is_of;
 use crate::run::{Disturbance, tell, wrong};
-use crate::scenario::{self, Scenario};
+use crate::scenario;
 use crate::world::points::{Fault, Plan};
 
 /// A planted defect of the world.
@@ -94,32 +95,25 @@ pub fn all() -> Vec<Mutation> {
     ]
 }
 
-/// Runs the story with the defect, and says which check caught it; or that none did.
+/// Runs the story with the defect, and answers the law that caught it; none, when it survived. `without` is an invariant that is
+/// not looked at.
 ///
 /// # Errors
-/// The line of a mutation that survived.
-pub fn catch(mutation: &Mutation) -> Result<String, String> {
-    let what = format!("{:8} {}", mutation.line, mutation.words);
+/// When the story cannot be told even without the defect.
+pub fn catch(mutation: &Mutation, without: Option<u8>) -> Result<Option<String>, String> {
     let Some(story) = scenario::all().into_iter().find(|story| story.name == mutation.story) else {
-        return Err(format!("{what}: there is no story {:?}", mutation.story));
+        return Err(format!("{}: there is no story {:?}", mutation.words, mutation.story));
     };
     let first = tell(&story, Disturbance::default());
-    let Ok(end) = first.end else { return Err(format!("{what}: the story fails without it")) };
-    let found = if mutation.disturbed {
-        (0..first.points).find_map(|point| {
-            let plan = Plan { at: [(point, Fault::CrashAfter)].into(), chance: None };
-            caught(&story, mutation, plan, &end)
-        })
-    } else {
-        caught(&story, mutation, Plan::default(), &end)
+    let Ok(end) = first.end else { return Err(format!("{}: the story fails without it", mutation.words)) };
+    let caught = |plan: Plan| {
+        let planted = Some(mutation.planted);
+        let law = wrong(&tell(&story, Disturbance { plan, planted, without, ..Disturbance::default() }), &end)?;
+        without.is_none_or(|off| !is_of(&law, off)).then_some(law)
     };
-    match found {
-        Some(law) => Ok(format!("{what}: story {:?}: {}", mutation.story, law.lines().next().unwrap_or_default())),
-        None => Err(format!("{what}: SURVIVED in story {:?}", mutation.story)),
+    if !mutation.disturbed {
+        return Ok(caught(Plan::default()));
     }
-}
-
-fn caught(story: &Scenario, mutation: &Mutation, plan: Plan, end: &str) -> Option<String> {
-    let planted = Some(mutation.planted);
-    wrong(&tell(story, Disturbance { plan, planted, ..Disturbance::default() }), end)
+    let at = |point| Plan { at: [(point, Fault::CrashAfter)].into(), chance: None };
+    Ok((0..first.points).find_map(|point| caught(at(point))))
 }

@@ -41,6 +41,8 @@ pub struct Disturbance {
     pub stale: Option<(u64, Staleness)>,
     /// This defect is planted.
     pub planted: Option<Planted>,
+    /// This invariant is not looked at.
+    pub without: Option<u8>,
     /// Lists are answered as they were answered first, from this point on; the agent is started again there.
     pub old_lists: bool,
 }
@@ -64,10 +66,11 @@ pub fn tell(scenario: &Scenario, disturbance: Disturbance) -> Outcome {
             Ok(world) => world,
             Err(error) => return Outcome::failed(error),
         };
-        let Disturbance { plan, stale, planted, old_lists } = disturbance;
+        let Disturbance { plan, stale, planted, without, old_lists } = disturbance;
         world.shared.with(|inner| {
             inner.points.plan = plan;
             inner.planted = planted;
+            inner.laws.without = without;
             inner.events.at.extend(stale);
         });
         let mut end = (scenario.tell)(&world).await;
@@ -102,9 +105,10 @@ pub fn wrong(outcome: &Outcome, undisturbed: &str) -> Option<String> {
         return Some(broken.clone());
     }
     match &outcome.end {
-        Err(error) => Some(error.clone()),
+        Err(error) if error.starts_with('I') => Some(error.clone()),
+        Err(error) => Some(format!("I7: {error}")),
         Ok(end) if end != undisturbed => {
-            Some(format!("it ended otherwise than undisturbed:\n{end}\ninstead of\n{undisturbed}"))
+            Some(format!("I7: it ended otherwise than undisturbed:\n{end}\ninstead of\n{undisturbed}"))
         }
         Ok(_) => None,
     }

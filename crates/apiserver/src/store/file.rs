@@ -12,6 +12,7 @@ use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageErro
 
 use super::Key;
 use super::transaction::Layer;
+use super::witness::{self, Witness};
 use crate::access::token::KEY_LENGTH;
 use crate::registry::{Registry, ResourceId};
 
@@ -71,6 +72,21 @@ pub enum FileError {
         /// What is wrong.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// It holds less than was acknowledged.
+    #[error(
+        "{}: it ends at resource version {found}, but {acknowledged} was acknowledged: the disk has lost writes, or an older copy was put \
+         here. Where that was on purpose, remove {}.acknowledged; otherwise restore a copy that is whole",
+        file.display(),
+        file.display()
+    )]
+    Older {
+        /// The file.
+        file: PathBuf,
+        /// The last resource version in it.
+        found: u64,
+        /// The last one that was acknowledged.
+        acknowledged: u64,
+    },
     /// It could not be read, written or created.
     #[error("{}: cannot {what}", file.display())]
     Io {
@@ -87,6 +103,7 @@ pub enum FileError {
 #[derive(Debug)]
 pub(crate) struct ObjectFile {
     database: Database,
+    witness: Option<Witness>,
 }
 
 /// What a file held when it was opened.
@@ -111,9 +128,22 @@ impl ObjectFile {
             Err(source) => return Err(FileError::Io { file: path.to_path_buf(), what: "look at it", source }),
         }
         let database = open_database(path)?;
-        let file = ObjectFile { database };
+        let mut file = ObjectFile { database, witness: None };
         let loaded = file.load(path, registry)?;
+        let failed =
+            |source| FileError::Io { file: path.to_path_buf(), what: "open the .acknowledged beside it", source };
+        let (witness, named) = Witness::open(path).map_err(failed)?;
+        if let Some(acknowledged) = named.filter(|acknowledged| *acknowledged > loaded.revision) {
+            return Err(FileError::Older { file: path.to_path_buf(), found: loaded.revision, acknowledged });
+        }
+        file.witness = Some(witness);
         Ok((file, loaded))
+    }
+
+    /// A file over a database that is open already.
+    #[cfg(test)]
+    pub(super) fn over(database: Database) -> ObjectFile {
+        ObjectFile { database, witness: None }
     }
 
     fn load(&self, path: &Path, registry: &Registry) -> Result<Loaded, FileError> {
@@ -171,7 +201,21 @@ impl ObjectFile {
             meta.insert("revision", batch.revision.to_be_bytes().as_slice())?;
         }
         write.commit()?;
+        if let Some(witness) = &self.witness
+            && let Err(error) = witness.note(batch.revision)
+        {
+            tracing::warn!(%error, "what was acknowledged could not be noted beside the store");
+        }
         Ok(())
+    }
+
+    /// Before the file is closed: a store at rest has a durable witness.
+    pub(crate) fn settle(&self) {
+        if let Some(witness) = &self.witness
+            && let Err(error) = witness.sync()
+        {
+            tracing::warn!(%error, "what was acknowledged could not be made durable beside the store");
+        }
     }
 }
 
@@ -244,7 +288,14 @@ pub(crate) fn create_with(
     let aside = path.with_extension(format!("new-{}", uuid::Uuid::new_v4().simple()));
     let made =
         fill_new(&aside, registry, revision, objects).map_err(|error| failed("create it")(io::Error::other(error)));
-    let linked = made.and_then(|()| match fs::hard_link(&aside, path) {
+    let linked = made.and_then(|()| {
+        // Of a store that is gone, moved away or lost: what it had acknowledged says nothing about this one.
+        if !path.exists() {
+            witness::forget(path).map_err(failed("remove the .acknowledged of a former one"))?;
+        }
+        Ok(())
+    });
+    let linked = linked.and_then(|()| match fs::hard_link(&aside, path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         other => other.map(|()| true).map_err(failed("create it")),
     });

@@ -3,8 +3,11 @@
 //! Holds: memory is what the file holds, never more; a change is published only after it is durable; resource versions
 //! rise by one with every change, over restarts too; the history reaches back to [`State::floor`] without a gap.
 
+#[cfg(test)]
+mod disk_faults;
 pub(crate) mod file;
 pub(crate) mod transaction;
+mod witness;
 pub(crate) mod writer;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -228,6 +228,7 @@ fn run(shared: &Shared, file: ObjectFile, mut receiver: mpsc::Receiver<Command>)
         shared.perform(requests, Some(&file));
     }
     shared.close();
+    file.settle();
     drop(file);
     if let Some(done) = closing {
         // Whoever closed may be gone.

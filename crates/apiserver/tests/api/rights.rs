@@ -308,3 +308,28 @@ async fn roles_are_objects_with_rules_of_their_own() {
     })
     .await;
 }
+
+/// An apply that would create needs `create` as well as `patch`; one that changes needs `patch` alone.
+#[tokio::test]
+async fn an_apply_that_creates_needs_the_right_to_create() {
+    over_both(|http: Http| async move {
+        http.grant("patches", "jane", &json!([rule(&["patch", "get"], &["example.com"], &["things"], &[])])).await;
+        let path = format!("{THINGS}/new?fieldManager=jane");
+        let mut body = thing("new");
+        body["apiVersion"] = json!("example.com/v1");
+        body["kind"] = json!("Thing");
+        let apply = async |user: &str| {
+            let headers = [("impersonate-user", user), ("content-type", "application/apply-patch+yaml")];
+            http.send(Method::PATCH, &path, &headers, body.to_string().into_bytes()).await
+        };
+        let before = http.revision().await;
+        let refused = apply("jane").await.refused(403, "Forbidden");
+        assert!(refused["message"].as_str().expect("text").contains("cannot create"), "{refused}");
+        assert_eq!(http.revision().await, before);
+        http.grant("creates", "jane", &json!([rule(&["create"], &["example.com"], &["things"], &[])])).await;
+        apply("jane").await.expect(201);
+        http.delete(&format!("{CLUSTER_BINDINGS}/creates"), &Value::Null).await.expect(200);
+        apply("jane").await.expect(200);
+    })
+    .await;
+}

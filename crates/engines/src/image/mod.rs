@@ -98,6 +98,7 @@ impl ImageEngine {
             access: record.access,
             filesystem: record.filesystem,
             attached: attached.then_some(point),
+            problems: Vec::new(),
         })
     }
 

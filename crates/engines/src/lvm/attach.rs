@@ -7,7 +7,7 @@ use lvault_core::VolumeId;
 
 use super::devices::{Active, Devices};
 use super::error::LvmError;
-use super::report::Report;
+use super::report::{Group, Lv, Report};
 use super::tags::{self, Ownership};
 use super::{LvmEngine, Volume};
 use crate::engine::{Access, Change, Filesystem};
@@ -40,15 +40,27 @@ impl LvmEngine {
 
     /// The volume's device; it is made active where it is not.
     pub(super) fn activate(&self, volume: Volume<'_>, held: &File) -> Result<Active, EngineError> {
-        if let Some(device) = Devices::now()?.of(volume.group, volume.lv) {
+        self.activate_lv(volume.group_name, volume.group, volume.lv, volume.id, held)
+    }
+
+    /// The device of a logical volume, whoever's it is; it is made active where it is not.
+    pub(super) fn activate_lv(
+        &self,
+        group_name: &str,
+        group: &Group,
+        lv: &Lv,
+        id: &VolumeId,
+        held: &File,
+    ) -> Result<Active, EngineError> {
+        if let Some(device) = Devices::now()?.of(group, lv) {
             return Ok(device.clone());
         }
         // Whoever made it may have said that it is not to be activated by itself.
-        let args = ["lvchange", "-y", "-a", "y", "-K", &volume.full_name()].map(str::to_owned);
-        let attempted = format!("activating volume {}", volume.id);
+        let args = ["lvchange", "-y", "-a", "y", "-K", &format!("{group_name}/{id}")].map(str::to_owned);
+        let attempted = format!("activating volume {id}");
         self.lvm.change(&args, Some(held), &attempted)?;
         let why = || "LVM says that it is active, but there is no device of it".to_owned();
-        let device = Devices::now()?.of(volume.group, volume.lv).cloned();
+        let device = Devices::now()?.of(group, lv).cloned();
         device.ok_or_else(|| LvmError::Output { why: why() }.into())
     }
 

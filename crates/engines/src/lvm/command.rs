@@ -59,10 +59,15 @@ impl Lvm {
 
     /// What LVM knows, at most as old as the age that was set, and newer than every change of ours.
     pub(super) fn report(&self) -> Result<Arc<Report>, EngineError> {
+        self.report_within(self.age)
+    }
+
+    /// As [`report`](Self::report), at most this old.
+    pub(super) fn report_within(&self, age: Duration) -> Result<Arc<Report>, EngineError> {
+        let age = age.min(self.age);
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         let changes = self.changes.load(Ordering::SeqCst);
-        if let Some(known) =
-            remembered.as_ref().filter(|known| known.changes == changes && known.began.elapsed() < self.age)
+        if let Some(known) = remembered.as_ref().filter(|known| known.changes == changes && known.began.elapsed() < age)
         {
             return Ok(Arc::clone(&known.report));
         }

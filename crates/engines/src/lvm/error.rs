@@ -6,6 +6,7 @@ use lvault_core::{Bytes, VolumeId};
 
 use super::config::At;
 use crate::error::Retry;
+use crate::health::{Problem, ProblemKind};
 
 /// Why the LVM engine did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -164,11 +165,27 @@ pub enum LvmError {
     },
     /// A thick snapshot's exception store is full.
     #[error(
-        "snapshot {id} is lost: its source has changed more than the snapshot's exception store holds; make a new one when less is written, or use a thin class"
+        "snapshot {id} is lost: its source has changed more than the snapshot's exception store holds, or the store could not be written to; make a new one when less is written, or use a thin class"
     )]
     SnapshotOverflow {
         /// The snapshot.
         id: VolumeId,
+    },
+    /// LVM says that a volume does not work.
+    #[error("volume {id} does not work ({health}): see lvs -a, and dmesg")]
+    VolumeFailed {
+        /// The volume.
+        id: VolumeId,
+        /// What LVM says of it.
+        health: String,
+    },
+    /// A volume that somebody else made is not what it should be.
+    #[error("the logical volume {volume} is not taken over, and left as it is: {why}")]
+    NotAdopted {
+        /// Group and name.
+        volume: String,
+        /// What does not fit.
+        why: String,
     },
     /// Thick snapshots live on their source.
     #[error("volume {id} has snapshots that need it ({snapshots}): it can be {what} once they are removed")]
@@ -247,10 +264,40 @@ impl LvmError {
             | LvmError::TooOld { .. }
             | LvmError::Output { .. }
             | LvmError::SnapshotOverflow { .. }
+            | LvmError::VolumeFailed { .. }
+            | LvmError::NotAdopted { .. }
             | LvmError::ThickSnapshot { .. }
             | LvmError::Device { .. }
             | LvmError::NoRoomForStore { .. } => Retry::Never,
             LvmError::HasSnapshots { .. } => Retry::Later,
         }
+    }
+
+    /// It as a lasting state of the storage, where it is one.
+    pub(super) fn problem(&self) -> Option<Problem> {
+        let kind = match self {
+            LvmError::SnapshotOverflow { .. } => ProblemKind::SnapshotOverflow,
+            LvmError::PoolFailed { .. } => ProblemKind::PoolFailed,
+            LvmError::VolumeFailed { .. } => ProblemKind::VolumeFailed,
+            LvmError::DevicesMissing { .. } => ProblemKind::DevicesMissing,
+            LvmError::GroupMissing { .. } | LvmError::PoolMissing { .. } | LvmError::NoPool { .. } => {
+                ProblemKind::StorageMissing
+            }
+            LvmError::PoolFull { .. } => ProblemKind::PoolNearlyFull,
+            LvmError::PoolShowsOldData { .. } => ProblemKind::PoolShowsOldData,
+            LvmError::ClassGone { .. } => ProblemKind::ClassGone,
+            LvmError::ConfigUnreadable { .. } | LvmError::Config { .. } => ProblemKind::ConfigRefused,
+            LvmError::NoSuchClass { .. }
+            | LvmError::NoDefaultClass { .. }
+            | LvmError::NoSuchOptionClass { .. }
+            | LvmError::TooOld { .. }
+            | LvmError::Output { .. }
+            | LvmError::NotAdopted { .. }
+            | LvmError::ThickSnapshot { .. }
+            | LvmError::HasSnapshots { .. }
+            | LvmError::Device { .. }
+            | LvmError::NoRoomForStore { .. } => return None,
+        };
+        Some(Problem { kind, message: self.to_string() })
     }
 }

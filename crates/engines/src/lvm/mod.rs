@@ -7,12 +7,14 @@
 //! What holds: nothing is ever done to a volume that does not bear this state folder's tag; a volume is half-made until
 //! one change of its tags finishes it; LVM runs only where something changes or knowledge has aged.
 
+mod adopt;
 mod attach;
 mod command;
 mod config;
 mod copy;
 mod devices;
 mod error;
+mod health;
 mod recover;
 mod reload;
 mod report;
@@ -24,14 +26,16 @@ mod volume;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use lvault_core::{Bytes, VolumeId};
 
 use crate::engine::{
-    Capabilities, Capacity, Change, ClassReport, Filesystem, NewSnapshot, NewVolume, Options, Recovered, VolumeEngine,
-    VolumeInfo,
+    Access, Adoption, Capabilities, Capacity, Change, Filesystem, NewSnapshot, NewVolume, Options, Recovered,
+    VolumeEngine, VolumeInfo,
 };
 use crate::error::EngineError;
+use crate::health::{ClassReport, Problem, ProblemKind};
 use crate::locks::{Locks, hold, lock_folder};
 use crate::record::{Record, replace};
 use crate::tools::{Tool, Tools};
@@ -48,6 +52,8 @@ const NAME: &str = "lvm";
 const FILESYSTEMS: [Filesystem; 3] = [Filesystem::Ext4, Filesystem::Xfs, Filesystem::Btrfs];
 /// Where TopoLVM keeps its configuration.
 const CONFIG: &str = "/etc/topolvm/lvmd.yaml";
+/// The oldest that knowledge of a snapshot may be while somebody reads it: it may be lost under its reader.
+const WATCHED: Duration = Duration::from_secs(5);
 /// In the state folder: whose volumes are ours.
 const OWNER: &str = "owner";
 
@@ -63,6 +69,8 @@ pub struct LvmEngine {
     locks: Locks,
     /// Held while room is looked at and taken: both by LVM, which lets only one do so at a time.
     room: Mutex<()>,
+    /// Held while a thick volume or snapshot is removed.
+    thick_removals: Mutex<()>,
     options: Options,
 }
 
@@ -112,7 +120,16 @@ impl LvmEngine {
         let mounts = fs::canonicalize(&mounts).map_err(EngineError::io("resolving", &mounts))?;
         let owner = owner(&folders)?;
         let lvm = Lvm::open(tools, live, options.report_age)?;
-        Ok(LvmEngine { folders, mounts, owner, lvm, locks: Locks::default(), room: Mutex::default(), options })
+        Ok(LvmEngine {
+            folders,
+            mounts,
+            owner,
+            lvm,
+            locks: Locks::default(),
+            room: Mutex::default(),
+            thick_removals: Mutex::default(),
+            options,
+        })
     }
 
     /// Opens the engine and looks whether the storage of every class is there and sound.
@@ -178,12 +195,23 @@ impl LvmEngine {
         }
     }
 
+    /// One volume, as a report and the kernel show it.
+    fn look(&self, report: &Report, id: &VolumeId) -> Result<Option<VolumeInfo>, EngineError> {
+        match self.find(report, id)? {
+            Found::Nothing | Found::HalfRemoved | Found::HalfMade { .. } => Ok(None),
+            Found::Finished { group_name, group, lv, facts } => {
+                let volume = Volume { id, group_name, group, lv, facts: &facts };
+                Ok(Some(self.info(report, &self.lvm.live.now(), volume, &Devices::now()?)))
+            }
+        }
+    }
+
     fn class<'c>(&self, config: &'c Config, volume: &Volume<'_>) -> Result<&'c DeviceClass, LvmError> {
         let (id, class, path) = (volume.id.clone(), volume.facts.class.clone(), config.path.clone());
         config.class(Some(&volume.facts.class)).map_err(|_| LvmError::ClassGone { id, class, path })
     }
 
-    fn info(&self, volume: Volume<'_>, devices: &Devices) -> VolumeInfo {
+    fn info(&self, report: &Report, config: &Config, volume: Volume<'_>, devices: &Devices) -> VolumeInfo {
         let point = self.point(volume.id);
         let mounted = |device: &Active| devices.mounts_of(device).any(|mount| mount.point == point);
         let attached = devices.of(volume.group, volume.lv).is_some_and(mounted);
@@ -200,6 +228,7 @@ impl LvmEngine {
             } else {
                 volume.lv.size
             })),
+            problems: self.problems_of(report, config, volume),
         }
     }
 }
@@ -263,7 +292,10 @@ impl VolumeEngine for LvmEngine {
 
     fn classes(&self) -> Result<Vec<ClassReport>, EngineError> {
         let (report, config) = (self.lvm.report()?, self.lvm.live.now());
-        let refused = self.lvm.live.refused().map(|why| format!("the device classes are those from before: {why}"));
+        let refused = self.lvm.live.refused().map(|why| Problem {
+            kind: ProblemKind::ConfigRefused,
+            message: format!("the device classes are those from before: {why}"),
+        });
         let one = |class: &DeviceClass| {
             let mut of_class = match storage(&report, &config, class) {
                 Ok(storage) => storage.report(&self.owner),
@@ -276,7 +308,7 @@ impl VolumeEngine for LvmEngine {
     }
 
     fn list(&self) -> Result<Vec<VolumeInfo>, EngineError> {
-        let (report, devices) = (self.lvm.report()?, Devices::now()?);
+        let (report, config, devices) = (self.lvm.report()?, self.lvm.live.now(), Devices::now()?);
         let mut list = Vec::new();
         for (group_name, group) in &report.groups {
             for (name, lv) in &group.volumes {
@@ -284,7 +316,7 @@ impl VolumeEngine for LvmEngine {
                 match tags::read(&lv.tags, &self.owner) {
                     Ownership::Finished(facts) => {
                         let volume = Volume { id: &id, group_name, group, lv, facts: &facts };
-                        list.push(self.info(volume, &devices));
+                        list.push(self.info(&report, &config, volume, &devices));
                     }
                     Ownership::Damaged(why) => tracing::warn!(volume = %id, why, "left out of the list"),
                     Ownership::Foreign | Ownership::HalfMade | Ownership::Gone(_) => {}
@@ -296,13 +328,12 @@ impl VolumeEngine for LvmEngine {
     }
 
     fn observe(&self, id: &VolumeId) -> Result<Option<VolumeInfo>, EngineError> {
-        let report = self.lvm.report()?;
-        match self.find(&report, id)? {
-            Found::Nothing | Found::HalfRemoved | Found::HalfMade { .. } => Ok(None),
-            Found::Finished { group_name, group, lv, facts } => {
-                let volume = Volume { id, group_name, group, lv, facts: &facts };
-                Ok(Some(self.info(volume, &Devices::now()?)))
+        let info = self.look(&*self.lvm.report()?, id)?;
+        match &info {
+            Some(seen) if seen.access == Access::ReadOnly && seen.attached.is_some() => {
+                self.look(&*self.lvm.report_within(WATCHED)?, id)
             }
+            Some(_) | None => Ok(info),
         }
     }
 
@@ -316,6 +347,12 @@ impl VolumeEngine for LvmEngine {
         let locks = self.locks.both(&new.id, &new.source);
         let _held = (hold(&locks.0), locks.1.as_deref().map(hold));
         self.make_snapshot(new)
+    }
+
+    fn ensure_adopted(&self, adoption: &Adoption) -> Result<Change, EngineError> {
+        let lock = self.locks.of(&adoption.id);
+        let _held = hold(&lock);
+        self.adopt(adoption)
     }
 
     fn ensure_size(&self, id: &VolumeId, size: Bytes) -> Result<Change, EngineError> {

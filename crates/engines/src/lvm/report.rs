@@ -92,6 +92,11 @@ impl Lv {
         self.attribute(0) == 't'
     }
 
+    /// A volume with extents of its own: no pool, no part of another volume.
+    pub(super) fn is_plain(&self) -> bool {
+        matches!(self.attribute(0), '-' | 'o' | 'm' | 'M' | 'r' | 'R')
+    }
+
     /// A thin pool that gives no block away with what was in it.
     pub(super) fn zeroes(&self) -> bool {
         self.attribute(7) == 'z'

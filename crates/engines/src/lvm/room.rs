@@ -10,8 +10,9 @@ use super::config::{Config, DeviceClass, Kind};
 use super::error::LvmError;
 use super::report::{Group, Lv, Report};
 use super::tags::{self, Ownership};
-use crate::engine::{Access, Capacity, ClassReport, PoolReport};
+use crate::engine::{Access, Capacity};
 use crate::error::EngineError;
+use crate::health::{ClassReport, PoolReport, Problem};
 
 /// From this many percent of a pool's data or metadata on, nothing new is begun in it.
 const MOST_PERCENT: u32 = 90;
@@ -58,7 +59,7 @@ impl Storage<'_> {
         first.map_or(Ok(()), Err)
     }
 
-    fn problems(&self) -> Vec<LvmError> {
+    pub(super) fn problems(&self) -> Vec<LvmError> {
         let mut problems = Vec::new();
         if !self.group.missing.is_empty() {
             let group = self.class.volume_group.clone();
@@ -125,7 +126,7 @@ impl Storage<'_> {
                 metadata_percent: pool.metadata.0,
                 overprovisioned_available: available,
             }),
-            problems: self.problems().iter().map(ToString::to_string).collect(),
+            problems: self.problems().iter().filter_map(LvmError::problem).collect(),
         }
     }
 }
@@ -141,7 +142,7 @@ pub(super) fn without_storage(class: &DeviceClass, why: &LvmError) -> ClassRepor
         volume_group_free: none,
         available: none,
         pool: None,
-        problems: vec![why.to_string()],
+        problems: why.problem().into_iter().collect::<Vec<Problem>>(),
     }
 }
 

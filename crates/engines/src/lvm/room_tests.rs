@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::health::ProblemKind;
 
 const GIB: u64 = 1 << 30;
 const EXTENT: u64 = 4 << 20;
@@ -122,6 +123,7 @@ fn a_class_is_reported_with_its_pool_and_its_problems() {
     let pool = of_class.pool.unwrap();
     assert_eq!((pool.size, pool.data_percent, pool.metadata_percent), (Bytes(10 * GIB), Some(95.0), Some(3.0)));
     assert_eq!(pool.overprovisioned_available, Bytes(25 * GIB));
-    assert_eq!(of_class.problems.len(), 2, "{:?}", of_class.problems);
+    let kinds: Vec<ProblemKind> = of_class.problems.iter().map(|problem| problem.kind).collect();
+    assert_eq!(kinds, [ProblemKind::PoolFailed, ProblemKind::PoolNearlyFull], "{:?}", of_class.problems);
     assert_eq!((of_class.volume_group_size, of_class.volume_group_free), (Bytes(100 * GIB), Bytes(7 * GIB)));
 }

@@ -108,6 +108,14 @@ pub(super) fn made(
     with("--addtag", tags)
 }
 
+/// The tags that make a volume of somebody else ours, as arguments: all of them, in one change.
+pub(super) fn adopted(owner: &str, facts: &Facts) -> Vec<String> {
+    let tags = made(owner, &facts.class, facts.filesystem, facts.access, facts.origin.as_ref());
+    let size = [format!("{SIZE}{}", facts.size.0), format!("{ASKED}{}", facts.asked.0)];
+    let tags = tags.into_iter().filter(|tag| tag != "--addtag" && tag != MAKING).chain(size);
+    with("--addtag", tags.collect())
+}
+
 /// The change of tags that finishes a volume, as arguments.
 pub(super) fn publish(size: Bytes, asked: Bytes) -> Vec<String> {
     let mut change = with("--deltag", vec![MAKING.to_owned()]);
@@ -188,6 +196,22 @@ mod tests {
         assert!(read(&tags, "other") == Ownership::Foreign && read(&[], "me") == Ownership::Foreign);
         apply(&mut tags, &gone(&id("a")));
         assert_eq!(read(&tags, "me"), Ownership::Gone(id("a")));
+    }
+
+    #[test]
+    fn an_adopted_volume_is_finished_at_once() {
+        let facts = Facts {
+            size: Bytes(16),
+            asked: Bytes(15),
+            filesystem: Filesystem::Btrfs,
+            origin: Some(id("source")),
+            access: Access::ReadWrite,
+            class: "hdd".into(),
+            zeroed: None,
+        };
+        let mut tags = vec!["somebody's".to_owned()];
+        apply(&mut tags, &adopted("me", &facts));
+        assert_eq!(read(&tags, "me"), Ownership::Finished(facts));
     }
 
     #[test]

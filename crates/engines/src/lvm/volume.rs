@@ -242,8 +242,10 @@ impl LvmEngine {
             return Ok(Change::Unchanged);
         };
         // LVM takes the snapshots of a thick volume away with it, so it is asked how things are now.
+        // And a source and its snapshots are removed one after the other, for each looks whether it is the last.
+        let _one_at_a_time = (!lv.is_thin()).then(|| hold(&self.thick_removals));
         let none_on_it = lv.is_thin() || lv.is_thick_snapshot();
-        let report = if none_on_it { report.clone() } else { self.lvm.fresh_report()? };
+        let report = if none_on_it { self.lvm.report()? } else { self.lvm.fresh_report()? };
         let Some((_, group, lv)) = by_name(self, &report, id)? else { return Ok(Change::Unchanged) };
         let devices = Devices::now()?;
         let mounts = devices.of(group, lv).map(|device| devices.mounts_of(device).collect::<Vec<_>>());

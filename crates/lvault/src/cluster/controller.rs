@@ -16,7 +16,7 @@ use crate::up::ended_by_signal;
 /// Runs until a signal asks it to end, or it is not the one that works any more.
 pub async fn run(place: &Place, args: ControllerArgs) -> Result<(), CliError> {
     let asked_to_end = ended_by_signal()?;
-    let client = super::client(place).await?;
+    let client = super::client(place, "lvault-controller").await?;
     let identity = match &args.identity {
         Some(identity) => identity.clone(),
         None => format!("{}-{}", names::host()?, std::process::id()),

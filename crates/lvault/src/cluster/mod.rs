@@ -14,11 +14,11 @@ use kube::{Client, Config};
 
 use crate::args::Place;
 use crate::error::CliError;
-use crate::server::with_causes;
+use crate::server::{user_agent, with_causes};
 use crate::state;
 
 /// A client of the cluster: by the kubeconfig that the flag or the environment names, else as the pod this is.
-async fn client(place: &Place) -> Result<Client, CliError> {
+async fn client(place: &Place, program: &'static str) -> Result<Client, CliError> {
     let variable = || std::env::var_os(state::KUBECONFIG).filter(|value| !value.is_empty()).map(PathBuf::from);
     let failed = |happened: String| CliError::Server {
         tried: "finding the cluster's API",
@@ -33,6 +33,7 @@ async fn client(place: &Place) -> Result<Client, CliError> {
         }
         None => Config::infer().await.map_err(|error| failed(with_causes(&error)))?,
     };
+    config.headers.push(user_agent(program));
     config.connect_timeout = Some(Duration::from_secs(5));
     // A watch is a read that lasts up to five minutes.
     config.read_timeout = Some(Duration::from_secs(300));

@@ -12,8 +12,11 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::{Api, Client};
 use lvault_api::parse_size;
 use lvault_api::task::ApiAccess;
-use lvault_engines::{Options, VolumeEngine, Wish};
-use lvault_node::{Agent, AgentConfig, OwnerError, OwnerLock, PodLauncher, PodSettings, lock_owner, publish_capacity};
+use lvault_engines::{Options, Wish};
+use lvault_node::{
+    Agent, AgentConfig, OwnerError, OwnerLock, PodLauncher, PodSettings, lock_owner, metrics, publish_capacity,
+};
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::health::Health;
@@ -24,9 +27,6 @@ use crate::names;
 use crate::server::with_causes;
 use crate::state::StateDir;
 use crate::up::{ended_by_signal, open_engine};
-
-/// How often the node's room is looked at.
-const CAPACITY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Runs until a signal asks it to end, or it cannot go on.
 pub async fn run(place: &Place, args: NodeArgs) -> Result<(), CliError> {
@@ -42,13 +42,13 @@ pub async fn run(place: &Place, args: NodeArgs) -> Result<(), CliError> {
         ..ResourceRequirements::default()
     };
     let asked_to_end = ended_by_signal()?;
-    let client = super::client(place).await?;
+    let client = super::client(place, "lvault-node").await?;
     let state = StateDir::find(place.state_dir.as_deref())?;
     state.ensure()?;
-    let engine: Arc<std::sync::OnceLock<Arc<dyn VolumeEngine>>> = Arc::default();
+    let (publish, room) = watch::channel(None);
     let health = Health::new({
-        let (engine, node) = (Arc::clone(&engine), node.clone());
-        Arc::new(move || engine.get().map(|engine| metrics(engine.as_ref(), &node)).unwrap_or_default())
+        let (room, node) = (room.clone(), node.clone());
+        Arc::new(move || room.borrow().as_ref().map(|room| metrics(room, &node)).unwrap_or_default())
     });
     health.listen(args.health_listen).await?;
 
@@ -64,7 +64,6 @@ pub async fn run(place: &Place, args: NodeArgs) -> Result<(), CliError> {
             Engine::Lvm => Wish::Lvm,
         };
         let chosen = open_engine(&state, wish, options).await?;
-        let _ = engine.set(Arc::clone(&chosen.engine));
         let settings = settings(&client, &args, &node, resources).await?;
         info!("node {node}: {}; executors run {}", chosen.why, settings.image);
         let launcher = Arc::new(PodLauncher::new(client.clone(), settings));
@@ -77,9 +76,9 @@ pub async fn run(place: &Place, args: NodeArgs) -> Result<(), CliError> {
             resync: args.knobs.resync,
             ..AgentConfig::for_host(node.clone(), state.root().to_path_buf(), state.kubeconfig())
         };
-        let agent = Agent::new(client.clone(), Arc::clone(&chosen.engine), launcher, config);
+        let agent = Agent::new(client.clone(), Arc::clone(&chosen.engine), launcher, config).publishing(publish);
         health.set_ready(true);
-        let capacity = publish_capacity(client.clone(), node.clone(), Arc::clone(&chosen.engine), CAPACITY_INTERVAL);
+        let capacity = publish_capacity(client.clone(), node.clone(), room);
         tokio::select! {
             ended = agent.run(std::future::pending()) => Err(CliError::Server {
                 tried: "running the node agent",
@@ -173,24 +172,6 @@ fn quantities(field: &'static str, text: &str) -> Result<Option<BTreeMap<String,
         all.insert(name.to_owned(), Quantity(amount.to_owned()));
     }
     Ok(Some(all).filter(|all| !all.is_empty()))
-}
-
-/// The room of this node, as Prometheus reads it.
-fn metrics(engine: &dyn VolumeEngine, node: &str) -> String {
-    let Ok(capacity) = engine.capacity() else { return String::new() };
-    let labels = format!("{{node=\"{node}\",device_class=\"{}\"}}", lvault_api::keys::DEFAULT_CLASS);
-    let mut text = String::new();
-    for (name, help, value) in [
-        (
-            "topolvm_volumegroup_available_bytes",
-            "The largest new volume that would be accepted now",
-            capacity.available,
-        ),
-        ("topolvm_volumegroup_size_bytes", "All the room there is", capacity.total),
-    ] {
-        text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} gauge\n{name}{labels} {}\n", value.0));
-    }
-    text
 }
 
 #[cfg(test)]

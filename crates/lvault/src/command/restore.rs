@@ -64,6 +64,8 @@ pub async fn create(server: &Server, args: &RestoreArgs) -> Result<LogicalVolume
     let mut spec = plain_spec(&name, node, size);
     spec.access_type = Some(AccessType::Rw);
     spec.filesystem = filesystem_for(args.filesystem, size)?;
+    spec.device_class = args.placement.device_class.clone();
+    spec.lvcreate_option_class = args.placement.lvcreate_option_class.clone();
     let Origin { storage, path, snapshot_id, .. } = origin;
     spec.restore = Some(RestoreSpec { storage: storage.clone(), path, snapshot_id, attempt: 1, backoff_limit: 3 });
     let wanted = object(&name, spec)?;

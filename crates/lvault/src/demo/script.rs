@@ -212,6 +212,7 @@ impl Script {
             size: Some(format_size(self.size).0),
             filesystem: None,
             node: None,
+            placement: PlacementArgs::default(),
             retry: false,
             wait: WaitArgs { wait: true, timeout: Some(LIMIT) },
         };

@@ -69,6 +69,11 @@ pub fn tell(facts: &Facts, now: Timestamp) -> Story {
             (Kind::Volume | Kind::Snapshot, _) => local(&mut story, facts),
         }
     }
+    let conditions = object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    if let Some(ailment) = conditions::ailment(conditions) {
+        story.because(format!("the storage beneath it is not well ({}): {}", ailment.reason, ailment.message));
+        story.todo("put the storage right as the message says; lvault sees within a minute that it is");
+    }
     node(&mut story, facts);
     for event in facts.events.iter().rev().take(3).rev() {
         let when = event.last_timestamp.as_ref().map(|time| time.0).or(event.creation_timestamp().map(|time| time.0));

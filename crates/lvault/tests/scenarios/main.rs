@@ -23,11 +23,29 @@ macro_rules! on_each_engine {
                 }
             })*
         }
+        mod lvm_thin {
+            $(#[test]
+            fn $scenario() {
+                if crate::world::Engine::LvmThin.is_possible() {
+                    super::$scenario(crate::world::Engine::LvmThin);
+                }
+            })*
+        }
+        mod lvm_thick {
+            $(#[test]
+            fn $scenario() {
+                if crate::world::Engine::LvmThick.is_possible() {
+                    super::$scenario(crate::world::Engine::LvmThick);
+                }
+            })*
+        }
     };
 }
 
 mod api;
 mod data;
+mod group;
+mod guest;
 mod history;
 mod node;
 mod process;
@@ -39,6 +57,8 @@ mod bad_state;
 mod deletion;
 mod finished;
 mod lost_executors;
+mod lvm_adoption;
+mod lvm_storage;
 mod mounting;
 mod restarts;
 mod restoring;

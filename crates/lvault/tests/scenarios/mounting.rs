@@ -7,6 +7,7 @@ use lvault_api::Phase;
 use rustix::mount::{UnmountFlags, unmount};
 
 use crate::data::{Tree, fill};
+use crate::group::lvm;
 use crate::world::{Engine, World};
 
 on_each_engine!(a_mount_failure_is_final_until_a_retry);
@@ -31,6 +32,27 @@ fn spoil(world: &World, uid: &str) -> Box<dyn FnOnce()> {
             image.write_all_at(&vec![0; HEAD], 0).unwrap();
             image.sync_all().unwrap();
             Box::new(move || image.write_all_at(&head, 0).unwrap())
+        }
+        Engine::LvmThin | Engine::LvmThick => {
+            unmount(world.node().mount_point(uid), UnmountFlags::NOFOLLOW).unwrap();
+            let name = world.group().full_name(uid);
+            let permit = move |access: &str| drop(lvm(&["lvchange", "-q", "-p", access, &name]));
+            permit("rw");
+            let mut head = vec![0; HEAD];
+            let device = File::options().read(true).write(true).open(&volume).unwrap();
+            device.read_exact_at(&mut head, 0).unwrap();
+            device.write_all_at(&vec![0; HEAD], 0).unwrap();
+            device.sync_all().unwrap();
+            drop(device);
+            permit("r");
+            Box::new(move || {
+                permit("rw");
+                let device = File::options().write(true).open(&volume).unwrap();
+                device.write_all_at(&head, 0).unwrap();
+                device.sync_all().unwrap();
+                drop(device);
+                permit("r");
+            })
         }
     }
 }
@@ -57,7 +79,9 @@ fn a_mount_failure_is_final_until_a_retry(engine: Engine) {
     assert_eq!(error.code, "MountFailed");
     let (what, remedy) = match engine {
         Engine::Directory => ("the folder with the files is missing", "snapshot retry"),
-        Engine::Image => ("wrong fs type, bad option, bad superblock", "snapshot retry"),
+        Engine::Image | Engine::LvmThin | Engine::LvmThick => {
+            ("wrong fs type, bad option, bad superblock", "snapshot retry")
+        }
     };
     assert!(error.message.contains(what) && error.message.contains(remedy), "{}", error.message);
     assert!(world.ok(&["why", "s1"]).contains(what), "{}", world.ok(&["why", "s1"]));

@@ -24,6 +24,7 @@ impl Node<'_> {
         match self.world.engine {
             Engine::Directory => self.world.state.join("volumes").join(uid),
             Engine::Image => self.world.state.join("pool/volumes").join(uid),
+            Engine::LvmThin | Engine::LvmThick => self.world.group().device(uid),
         }
     }
 
@@ -33,6 +34,7 @@ impl Node<'_> {
         let data = match self.world.engine {
             Engine::Directory => self.volume(uid).join("data"),
             Engine::Image => self.volume(uid).join("image"),
+            Engine::LvmThin | Engine::LvmThick => return self.world.group().identity(uid),
         };
         fs::metadata(data).ok().map(|metadata| metadata.ino())
     }
@@ -41,11 +43,11 @@ impl Node<'_> {
     pub(crate) fn is_attached(&self, uid: &str) -> bool {
         match self.world.engine {
             Engine::Directory => self.volume(uid).join("attached").exists(),
-            Engine::Image => mounts_below(&self.mount_point(uid)).len() == 1,
+            Engine::Image | Engine::LvmThin | Engine::LvmThick => mounts_below(&self.mount_point(uid)).len() == 1,
         }
     }
 
-    /// Where the image engine mounts a volume.
+    /// Where the engines with filesystems of their own mount a volume.
     pub(crate) fn mount_point(&self, uid: &str) -> PathBuf {
         self.world.state.join("mnt").join(uid)
     }
@@ -57,7 +59,7 @@ impl Node<'_> {
         if self.is_attached(uid) {
             traces.push("it is mounted".to_owned());
         }
-        if self.world.engine == Engine::Image {
+        if self.world.engine != Engine::Directory {
             if self.mount_point(uid).exists() {
                 traces.push("its mount point is there".to_owned());
             }
@@ -121,7 +123,11 @@ impl Node<'_> {
             let executors: Vec<_> = list(&state.join("executors")).into_iter().flat_map(|uid| list(&uid)).collect();
             (executors.is_empty() && self.leases().is_empty()).then_some(())
         });
-        assert_eq!(list(&volumes), Vec::<PathBuf>::new());
+        if self.world.engine.is_lvm() {
+            assert_eq!(self.world.group().volumes(), Vec::<String>::new());
+        } else {
+            assert_eq!(list(&volumes), Vec::<PathBuf>::new());
+        }
         assert_eq!(list(&state.join("mnt")), Vec::<PathBuf>::new());
         assert_eq!(mounts_below(&state.join("mnt")), Vec::<PathBuf>::new());
         let of_volumes: Vec<_> = loops().into_iter().filter(|(_, file)| file.starts_with(&volumes)).collect();

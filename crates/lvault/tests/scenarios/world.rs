@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::api::Alone;
+use crate::group::{self, Group};
 use crate::history::History;
 use crate::node::Node;
 use crate::process::{Executor, Process, Watchman, command, executors, list, until, users_of};
@@ -31,6 +32,10 @@ pub(crate) enum Engine {
     Directory,
     /// Image files on loop devices.
     Image,
+    /// Logical volumes of a thin pool.
+    LvmThin,
+    /// Logical volumes with extents of their own.
+    LvmThick,
 }
 
 impl Engine {
@@ -39,17 +44,33 @@ impl Engine {
         let possible = match self {
             Engine::Directory => true,
             Engine::Image => is_root() && Path::new("/dev/loop-control").exists(),
+            Engine::LvmThin | Engine::LvmThick => group::has_device_mapper(),
         };
-        if !possible {
-            eprintln!("SKIPPED: the image engine needs root and loop devices; run the tests as root to include it");
+        match (possible, self.is_lvm()) {
+            (true, _) => {}
+            (false, false) => {
+                eprintln!("SKIPPED: the image engine needs root and loop devices; run the tests as root to include it");
+            }
+            (false, true) => {
+                eprintln!("skipped here, where there is no device-mapper, no lvm2 or no root: in_guest_lvm... runs it");
+            }
         }
         possible
+    }
+
+    /// Whether it is that of LVM.
+    pub(crate) fn is_lvm(self) -> bool {
+        match self {
+            Engine::Directory | Engine::Image => false,
+            Engine::LvmThin | Engine::LvmThick => true,
+        }
     }
 
     fn name(self) -> &'static str {
         match self {
             Engine::Directory => "directory",
             Engine::Image => "image",
+            Engine::LvmThin | Engine::LvmThick => "lvm",
         }
     }
 }
@@ -62,6 +83,8 @@ pub(crate) fn is_root() -> bool {
 /// An lvault of its own.
 pub(crate) struct World {
     pub(crate) engine: Engine,
+    /// Where it is LVM.
+    group: Option<Group>,
     /// Goes when all the rest has gone.
     _home: TempDir,
     watchman: Watchman,
@@ -82,11 +105,13 @@ pub(crate) struct Settings {
     pub(crate) lease: &'static str,
     /// How long an attempt may wait for what it needs.
     pub(crate) start_deadline: &'static str,
+    /// The size of the thin pool, where there is one.
+    pub(crate) pool: &'static str,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { lease: "30s", start_deadline: "60s" }
+        Settings { lease: "30s", start_deadline: "60s", pool: "3g" }
     }
 }
 
@@ -103,8 +128,14 @@ impl World {
         let state = root.join("state");
         fs::create_dir(root.join("bin")).unwrap();
         fs::write(root.join("password"), PASSWORD).unwrap();
+        let group = match engine {
+            Engine::Directory | Engine::Image => None,
+            Engine::LvmThin => Some(Group::new(&root, Some(settings.pool))),
+            Engine::LvmThick => Some(Group::new(&root, None)),
+        };
         let mut world = World {
             engine,
+            group,
             history: History::record(&state.join("kubeconfig")),
             state,
             _home: home,
@@ -125,6 +156,11 @@ impl World {
         self.state.parent().unwrap()
     }
 
+    /// The volume group, where the engine is LVM.
+    pub(crate) fn group(&self) -> &Group {
+        self.group.as_ref().expect("a volume group")
+    }
+
     // --- `lvault up` ---
 
     /// Starts `lvault up`, and waits until it says that it is.
@@ -137,6 +173,9 @@ impl World {
         let mut up = command(self.root().join("bin/lvault"));
         up.args(["--state-dir".as_ref(), self.state.as_os_str()]);
         up.args(["up", "--engine", self.engine.name(), "--node", NODE, "--pool-size", "2Gi"]);
+        if let Some(group) = &self.group {
+            up.arg("--lvmd-config").arg(group.config());
+        }
         up.args(["--lease-duration", self.lease, "--start-deadline", self.start_deadline, "--resync", "1s"]);
         up.env_remove("LVAULT_STATE_DIR").env_remove("LVAULT_KUBECONFIG").env("LVAULT_LOG", "info");
         up.stdin(Stdio::null()).stdout(File::create(&said).unwrap()).stderr(log);
@@ -246,7 +285,14 @@ impl World {
             fs::remove_file(&own).unwrap();
         }
         if fs::hard_link(real, &own).is_err() {
-            fs::copy(real, &own).unwrap();
+            // It lies on another filesystem: one copy serves all runs that share its folder.
+            let copy = std::env::temp_dir().join("lvault-scenario-binary");
+            if !copy.exists() {
+                let draft = self.root().join("bin/draft");
+                fs::copy(real, &draft).unwrap();
+                fs::rename(&draft, &copy).unwrap();
+            }
+            fs::hard_link(&copy, &own).unwrap();
         }
     }
 

@@ -1,13 +1,14 @@
 //! The directory engine, with a volume that can be made to hang.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use lvault_core::{Bytes, VolumeId};
 use lvault_engines::{
-    Capabilities, Capacity, Change, DirectoryEngine, EngineError, NewSnapshot, NewVolume, Recovered, VolumeEngine,
-    VolumeInfo,
+    Adoption, Capabilities, Capacity, Change, ClassReport, DirectoryEngine, EngineError, NewSnapshot, NewVolume,
+    Placement, Problem, Recovered, VolumeEngine, VolumeInfo,
 };
 
 pub(crate) struct TestEngine {
@@ -17,12 +18,31 @@ pub(crate) struct TestEngine {
     hangs: AtomicBool,
     /// There is no room for anything that is made.
     pub(crate) full: AtomicBool,
+    /// Removing is answered as done, and not done.
+    pub(crate) lies: AtomicBool,
+    /// How often it was asked to remove.
+    pub(crate) removals: AtomicU32,
+    /// Its device classes, and what is wrong with every volume.
+    pub(crate) classes: Mutex<Vec<ClassReport>>,
+    pub(crate) problems: Mutex<Vec<Problem>>,
+    /// What it was asked to take over; it does so with what this says.
+    pub(crate) adoptions: Mutex<Vec<Adoption>>,
 }
 
 impl TestEngine {
     pub(crate) fn open(state: &Path) -> TestEngine {
         let inner = DirectoryEngine::open(state).unwrap();
-        TestEngine { inner, stuck: AtomicBool::new(false), hangs: AtomicBool::new(false), full: AtomicBool::new(false) }
+        TestEngine {
+            inner,
+            stuck: AtomicBool::new(false),
+            hangs: AtomicBool::new(false),
+            full: AtomicBool::new(false),
+            classes: Mutex::default(),
+            problems: Mutex::default(),
+            adoptions: Mutex::default(),
+            lies: AtomicBool::new(false),
+            removals: AtomicU32::new(0),
+        }
     }
 
     pub(crate) async fn wait_until_stuck(&self) {
@@ -54,11 +74,23 @@ impl VolumeEngine for TestEngine {
     fn capacity(&self) -> Result<Capacity, EngineError> {
         self.inner.capacity()
     }
+    fn classes(&self) -> Result<Vec<ClassReport>, EngineError> {
+        Ok(self.classes.lock().unwrap().clone())
+    }
     fn list(&self) -> Result<Vec<VolumeInfo>, EngineError> {
-        self.inner.list()
+        let problems = self.problems.lock().unwrap().clone();
+        let all = self.inner.list()?.into_iter();
+        Ok(all.map(|info| VolumeInfo { problems: problems.clone(), ..info }).collect())
     }
     fn observe(&self, id: &VolumeId) -> Result<Option<VolumeInfo>, EngineError> {
-        self.inner.observe(id)
+        let problems = self.problems.lock().unwrap().clone();
+        Ok(self.inner.observe(id)?.map(|info| VolumeInfo { problems, ..info }))
+    }
+    /// It makes the volume instead.
+    fn ensure_adopted(&self, adoption: &Adoption) -> Result<Change, EngineError> {
+        self.adoptions.lock().unwrap().push(adoption.clone());
+        let Adoption { id, size, .. } = adoption.clone();
+        self.inner.ensure_volume(&NewVolume { id, size, filesystem: None, placement: Placement::default() })
     }
     fn ensure_volume(&self, new: &NewVolume) -> Result<Change, EngineError> {
         if self.stuck.load(Ordering::SeqCst) && !self.hangs.swap(true, Ordering::SeqCst) {
@@ -87,6 +119,10 @@ impl VolumeEngine for TestEngine {
         self.inner.ensure_detached(id)
     }
     fn ensure_absent(&self, id: &VolumeId) -> Result<Change, EngineError> {
+        self.removals.fetch_add(1, Ordering::SeqCst);
+        if self.lies.load(Ordering::SeqCst) {
+            return Ok(Change::Changed);
+        }
         self.inner.ensure_absent(id)
     }
     fn recover(&self) -> Result<Vec<Recovered>, EngineError> {

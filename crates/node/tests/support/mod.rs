@@ -22,7 +22,7 @@ use kube::{Api, Client, ResourceExt};
 use lvault_api::conditions::{self, Said};
 use lvault_api::task::lease_name;
 use lvault_api::{LogicalVolume, LogicalVolumeStatus, SnapshotBackupStorage, TransferStatus, status};
-use lvault_apiserver::{ApiServer, Config};
+use lvault_apiserver::{ApiServer, ClusterKind, Config};
 use lvault_core::{Claim, Held, Holder, Job, Launch, State, Transition, VolumeId, next};
 use lvault_node::{Agent, AgentConfig};
 use serde_json::{Value, json};
@@ -43,7 +43,7 @@ pub(crate) enum Fault {
 
 pub(crate) struct Bench {
     server: ApiServer,
-    client: Client,
+    pub(crate) client: Client,
     pub(crate) engine: Arc<TestEngine>,
     pub(crate) launcher: Arc<TestLauncher>,
     root: tempfile::TempDir,
@@ -66,7 +66,8 @@ impl Running {
 impl Bench {
     pub(crate) async fn new() -> Bench {
         let root = tempfile::tempdir().unwrap();
-        let server = ApiServer::open(Config::in_memory(lvault_api::crds::all())).await.unwrap();
+        let server =
+            ApiServer::open(Config::in_memory(lvault_api::crds::all()).with_kinds(&[ClusterKind::Node])).await.unwrap();
         let client = Client::new(server.service(), "default");
         let engine = Arc::new(TestEngine::open(root.path()));
         let bench = Bench { server, client, engine, launcher: Arc::default(), root, requests: Arc::default() };

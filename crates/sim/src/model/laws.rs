@@ -11,13 +11,25 @@ const LAUNCHES: u8 = 12;
 
 /// The law that a step breaks.
 pub fn broken(settings: &Settings, before: &World, step: &Step, after: &World) -> Option<String> {
-    let found = phases(before, after)
-        .or_else(|| commits(before, after))
-        .or_else(|| reported(settings, after))
-        .or_else(|| removals(settings, before, after))
-        .or_else(|| executors(before, step, after))
-        .or_else(|| gone(settings, before, after));
-    found.map(str::to_owned)
+    let mut found = Vec::new();
+    found.extend(phases(before, after));
+    found.extend(commits(before, after));
+    reported(settings, after, &mut found);
+    removals(settings, before, after, &mut found);
+    found.extend(executors(before, step, after));
+    found.extend(gone(settings, before, after));
+    counted(settings, found)
+}
+
+/// The first of the laws that is looked at.
+fn counted(settings: &Settings, found: Vec<&'static str>) -> Option<String> {
+    found.into_iter().find(|law| settings.without.is_none_or(|off| !is_of(law, off))).map(str::to_owned)
+}
+
+/// Whether a law belongs to an invariant.
+pub fn is_of(law: &str, invariant: u8) -> bool {
+    law.strip_prefix('I').and_then(|rest| rest.split(':').next()).and_then(|number| number.parse().ok())
+        == Some(invariant)
 }
 
 fn record(world: &World) -> Option<&Record> {
@@ -61,25 +73,28 @@ fn commits(before: &World, after: &World) -> Option<&'static str> {
     second.then_some("I2: a second commit of an attempt was made while the first was visible")
 }
 
-fn reported(settings: &Settings, after: &World) -> Option<&'static str> {
-    let object = after.object.as_ref()?;
-    let state = &object.record.as_ref()?.state;
-    match (state, settings.kind) {
-        (State::Succeeded, Kind::Snapshot) if !object.deleting => is_good(after, object),
-        (State::Failed | State::Pending | State::Running(_), _) if object.reported.is_some() => {
-            Some("I4: something is reported of an attempt that did not succeed")
+fn reported(settings: &Settings, after: &World, found: &mut Vec<&'static str>) {
+    let Some(object) = &after.object else { return };
+    let Some(record) = &object.record else { return };
+    let whole = after.node.volume == Some(Content::Whole);
+    match (&record.state, settings.kind) {
+        (State::Succeeded, Kind::Snapshot) if !object.deleting => found.extend(is_good(after, object)),
+        (State::Succeeded, Kind::Snapshot) => {}
+        (State::Failed | State::Pending | State::Running(_), kind) => {
+            if object.reported.is_some() {
+                found.push("I4: something is reported of an attempt that did not succeed");
+            }
+            if kind == Kind::Restore && object.published {
+                found.push("I8: a volume was published whose restore did not succeed");
+            }
         }
-        (State::Failed | State::Pending | State::Running(_), Kind::Restore) if object.published => {
-            Some("I8: a volume was published whose restore did not succeed")
+        (State::Succeeded, Kind::Restore) if !whole && !object.deleting => {
+            if object.published {
+                found.push("I8: a volume was published that is not whole");
+            }
+            found.push("I3: a restore succeeded and its data is not there");
         }
-        (State::Succeeded, Kind::Restore) if object.published && after.node.volume != Some(Content::Whole) => {
-            (!object.deleting).then_some("I8: a volume was published that is not whole")
-        }
-        (State::Succeeded, Kind::Restore) => {
-            let whole = after.node.volume == Some(Content::Whole) || object.deleting;
-            (!whole).then_some("I3: a restore succeeded and its data is not there")
-        }
-        _ => None,
+        (State::Succeeded, Kind::Restore) => {}
     }
 }
 
@@ -94,11 +109,11 @@ fn is_good(world: &World, object: &Object) -> Option<&'static str> {
 }
 
 /// Teardown order, and what is removed when.
-fn removals(settings: &Settings, before: &World, after: &World) -> Option<&'static str> {
+fn removals(settings: &Settings, before: &World, after: &World, found: &mut Vec<&'static str>) {
     let locked = before.executors.iter().any(|process| process.locked);
     if before.node.volume.is_some() && after.node.volume.is_none() {
         if locked {
-            return Some("I5: a volume was removed under its executor");
+            found.push("I5: a volume was removed under its executor");
         }
         let deleting = before.object.as_ref().is_none_or(|object| object.deleting);
         let state = record(before).map(|record| &record.state);
@@ -107,16 +122,15 @@ fn removals(settings: &Settings, before: &World, after: &World) -> Option<&'stat
             Kind::Restore => state == Some(&State::Failed),
         };
         if !deleting && !allowed {
-            return Some("I9: a local volume was removed that was still needed");
+            found.push("I9: a local volume was removed that was still needed");
         }
     }
     if before.node.mounted && !after.node.mounted && locked {
-        return Some("I5: a volume was unmounted under its executor");
+        found.push("I5: a volume was unmounted under its executor");
     }
     if before.node.folder.is_some() && after.node.folder.is_none() && before.holder().is_some() {
-        return Some("I5: the lock of an executor was removed while it ran");
+        found.push("I5: the lock of an executor was removed while it ran");
     }
-    None
 }
 
 fn executors(before: &World, step: &Step, after: &World) -> Option<&'static str> {
@@ -184,19 +198,25 @@ fn left(settings: &Settings, world: &World) -> Option<&'static str> {
 
 /// What is wrong with resting here, once faults have stopped.
 pub fn unsettled(settings: &Settings, world: &World) -> Option<String> {
-    let Some(object) = &world.object else {
-        return left(settings, world).map(str::to_owned);
-    };
-    let wrong = if object.deleting {
-        Some("I7: a deletion never ends")
-    } else if world.node.folder.is_some() || lease_stays(settings, world) {
-        Some("I5: what an executor left stays")
-    } else if world.executors.iter().any(|process| process.locked) {
-        Some("I5: an executor stays")
-    } else {
-        at_end(settings, world, object)
-    };
-    wrong.map(str::to_owned)
+    let mut found = Vec::new();
+    match &world.object {
+        None => found.extend(left(settings, world)),
+        Some(object) => {
+            if object.deleting {
+                found.push("I7: a deletion never ends");
+            }
+            if world.node.folder.is_some() || lease_stays(settings, world) {
+                found.push("I5: what an executor left stays");
+            }
+            if world.executors.iter().any(|process| process.locked) {
+                found.push("I5: an executor stays");
+            }
+            if !object.deleting {
+                found.extend(at_end(settings, world, object));
+            }
+        }
+    }
+    counted(settings, found)
 }
 
 /// A zombie may renew its lease after it was cleaned; the lease goes with the object then, which owns it.

@@ -105,6 +105,9 @@ impl Model for Lvault {
 
 /// Searches one world.
 pub fn check(settings: Settings) -> Found {
-    let limit = settings.limit;
-    search::search(&Lvault { settings }, limit)
+    let (limit, without) = (settings.limit, settings.without);
+    let mut found = search::search(&Lvault { settings }, limit);
+    // Going round in circles is found after the search, by no law of a state.
+    found.broken = found.broken.filter(|broken| without.is_none_or(|off| !laws::is_of(&broken.law, off)));
+    found
 }

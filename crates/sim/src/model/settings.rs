@@ -19,6 +19,8 @@ pub struct Settings {
     pub faults: Faults,
     /// A defect, to see the check find it.
     pub planted: Option<Defect>,
+    /// The invariant that is not looked at, to see whether another check would have found the same.
+    pub without: Option<u8>,
     /// A search with more states than this is given up.
     pub limit: usize,
 }
@@ -161,6 +163,7 @@ impl Settings {
             attempts: 2,
             faults: ORDINARY,
             planted: None,
+            without: None,
             limit: 12_000_000,
         }
     }

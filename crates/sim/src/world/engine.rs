@@ -90,6 +90,7 @@ fn info(id: &VolumeId, volume: &FakeVolume) -> VolumeInfo {
         // A folder that is there on every machine: the agent looks at its device.
         attached: volume.attached.then(|| PathBuf::from("/")),
         used: None,
+        problems: Vec::new(),
     }
 }
 
