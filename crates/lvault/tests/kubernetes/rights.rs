@@ -9,12 +9,12 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use lvault_api::{LogicalVolume, SnapshotBackupStorage};
 use serde_json::json;
 
-use crate::cluster::{Cluster, NAMESPACE, NODE};
+use crate::cluster::{Cluster, NAMESPACE, NODE, Times};
 use crate::manifests;
 
 #[test]
 fn the_whole_way_needs_every_right_and_no_other() {
-    let mut cluster = Cluster::new();
+    let mut cluster = Cluster::with(Times { unattended: "3s", ..Times::default() });
     cluster.storage(NAMESPACE, "main");
     cluster.storage_is_ready(NAMESPACE, "main");
     let source = cluster.volume("v");
@@ -56,6 +56,9 @@ fn the_whole_way_needs_every_right_and_no_other() {
         lvault_controller::check_is_answered(&cluster.runtime.block_on(storages.get("main")).unwrap()).then_some(())
     });
 
+    cluster.create(&json!({"apiVersion": "topolvm.io/v1", "kind": "LogicalVolume", "metadata": {"name": "far"},
+                           "spec": {"name": "far", "nodeName": "n8", "size": "16Mi"}}));
+    cluster.told("far", "NodeNotFound");
     a_node_that_is_gone(&cluster);
 
     let nodes: Api<Node> = Api::all(cluster.client.clone());
