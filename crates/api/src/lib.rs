@@ -15,7 +15,7 @@ mod volume;
 
 pub use quantity::{InvalidSize, format_size, parse_size};
 pub use storage::{
-    AzureStorage, GcsStorage, InvalidStorage, LocalStorage, Provider, S3Storage, SnapshotBackupStorage,
+    AzureStorage, Flags, GcsStorage, InvalidStorage, LocalStorage, Provider, S3Storage, SnapshotBackupStorage,
     SnapshotBackupStorageSpec, SnapshotBackupStorageStatus, StorageLocation, StoragePhase,
 };
 pub use transfer::{ExecutorStatus, MalformedStatus, Operation, Phase, Progress, TransferError, TransferStatus};

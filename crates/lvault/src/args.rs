@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 pub use self::cluster::{ControllerArgs, NodeArgs};
-pub use self::storage::StorageCommand;
+pub use self::storage::{AddStorage, PlaceArgs, StorageCommand};
 use crate::names::duration;
 
 /// Node-local volumes whose online snapshots are copied off the node exactly once.
@@ -444,6 +444,14 @@ mod tests {
             ("up --engine zfs", false),
             ("up --listen here", false),
             ("storage add s --local /x --password-file f --password-stdin", false),
+            ("storage add s --s3 b --endpoint https://x --region r --prefix p --limit-upload 9", true),
+            ("storage add s --azure c --account a", true),
+            ("storage add s --gcs b --credentials f", true),
+            ("storage add s", false),
+            ("storage add s --s3 b", false),
+            ("storage add s --s3 b --endpoint x --gcs c", false),
+            ("storage add s --local /x --prefix p", false),
+            ("storage add s --gcs b --endpoint x", false),
             ("get -o xml", false),
         ] {
             let parsed = Cli::try_parse_from(std::iter::once("lvault").chain(line.split(' ')));
