@@ -36,7 +36,6 @@ mod requests;
 mod world;
 
 mod bad_state;
-mod buckets;
 mod deletion;
 mod finished;
 mod lost_executors;
