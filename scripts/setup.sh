@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the Debian or Ubuntu packages that are missing, and nothing else.
+# Installs the Debian or Ubuntu packages that are missing and, for tests, an S3 server into the target folder.
 #
 #   scripts/setup.sh build   what building and running takes
 #   scripts/setup.sh test    that, and what the tests compare lvault with (restic, kubectl) or need (ACLs, attributes, LVM and a
@@ -16,7 +16,7 @@ build) ;;
 test) wanted="$wanted setfacl:acl setfattr:attr restic:restic kubectl:kubernetes-client"
     # A kernel with device-mapper, where this machine's has none: the tests of LVM run on it.
     wanted="$wanted lvm:lvm2 dmsetup:dmsetup thin_check:thin-provisioning-tools mkfs.btrfs:btrfs-progs"
-    wanted="$wanted linux.uml:user-mode-linux busybox:busybox-static insmod:kmod" ;;
+    wanted="$wanted linux.uml:user-mode-linux busybox:busybox-static insmod:kmod python3:python3" ;;
 *)
     echo "usage: $0 build|test" >&2
     exit 2
@@ -27,6 +27,11 @@ missing=()
 for pair in $wanted; do
     command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
 done
+
+# The S3 server runs in a Python environment of its own, which Debian's Python makes only with this package.
+if [ "${1:-build}" = test ] && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+    missing+=(python3-venv)
+fi
 
 if ((${#missing[@]} > 0)); then
     if ! command -v apt-get >/dev/null; then
@@ -80,4 +85,17 @@ if [ "${1:-build}" = test ]; then
             rustup component add "$component"
         fi
     done
+fi
+
+# moto, the S3 server of the tests, for loopback only. It is put there whole or not at all.
+moto='moto[server]==5.2.5'
+if [ "${1:-build}" = test ]; then
+    folder="${CARGO_TARGET_DIR:-target}/moto"
+    if [ "$(cat "$folder/installed" 2>/dev/null)" != "$moto" ]; then
+        echo "setup: installing $moto into $folder"
+        rm -rf "$folder"
+        python3 -m venv "$folder"
+        "$folder/bin/pip" install --quiet --disable-pip-version-check "$moto"
+        echo "$moto" >"$folder/installed"
+    fi
 fi

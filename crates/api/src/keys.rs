@@ -28,6 +28,22 @@ pub const POD_FINALIZER: &str = "lvault.io/executor";
 pub const ENDED_BECAUSE: &str = "lvault.io/ended-because";
 /// Key of the repository password in a storage's Secret.
 pub const RESTIC_PASSWORD: &str = "RESTIC_PASSWORD";
+/// Key of an S3 access key's id in a storage's Secret.
+pub const AWS_ACCESS_KEY_ID: &str = "AWS_ACCESS_KEY_ID";
+/// Key of an S3 access key in a storage's Secret.
+pub const AWS_SECRET_ACCESS_KEY: &str = "AWS_SECRET_ACCESS_KEY";
+/// Key of the token that belongs to a lent S3 access key in a storage's Secret.
+pub const AWS_SESSION_TOKEN: &str = "AWS_SESSION_TOKEN";
+/// Key of a Google Cloud project in a storage's Secret. Only restic needs it, to make buckets.
+pub const GOOGLE_PROJECT_ID: &str = "GOOGLE_PROJECT_ID";
+/// Key of a Google Cloud service account's key, a JSON document, in a storage's Secret.
+pub const GOOGLE_SERVICE_ACCOUNT_JSON_KEY: &str = "GOOGLE_SERVICE_ACCOUNT_JSON_KEY";
+/// Key of an Azure storage account's name in a storage's Secret.
+pub const AZURE_ACCOUNT_NAME: &str = "AZURE_ACCOUNT_NAME";
+/// Key of an Azure storage account's key in a storage's Secret.
+pub const AZURE_ACCOUNT_KEY: &str = "AZURE_ACCOUNT_KEY";
+/// Key of the certificates, in PEM, that a storage's server may be signed by, in a storage's Secret.
+pub const CA_CERT_DATA: &str = "CA_CERT_DATA";
 
 /// An object's name as a label's value, which holds at most 63 characters; for people, not for finding.
 pub fn label_value(name: &str) -> &str {

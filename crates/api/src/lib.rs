@@ -15,7 +15,7 @@ mod volume;
 
 pub use quantity::{InvalidSize, format_size, parse_size};
 pub use storage::{
-    AzureStorage, GcsStorage, InvalidStorage, LocalStorage, Provider, PrunePolicy, PruneStatus, S3Storage,
+    AzureStorage, Flags, GcsStorage, InvalidStorage, LocalStorage, Provider, PrunePolicy, PruneStatus, S3Storage,
     SnapshotBackupStorage, SnapshotBackupStorageSpec, SnapshotBackupStorageStatus, StorageLocation, StoragePhase,
 };
 pub use transfer::{

@@ -2,11 +2,15 @@
 
 #![allow(clippy::duplicated_attributes, reason = "every printcolumn repeats its keys")]
 
+use std::num::NonZeroU32;
+use std::time::Duration;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
+
+use crate::keys;
 
 /// Where snapshots are copied to.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -262,6 +266,27 @@ fn yes() -> bool {
     true
 }
 
+/// The flags that are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flags {
+    /// How fast backups may upload, in KiB per second.
+    pub limit_upload: Option<NonZeroU32>,
+}
+
+impl Provider {
+    /// The keys of a storage's Secret that count, besides `RESTIC_PASSWORD`.
+    pub fn secret_keys(self) -> &'static [&'static str] {
+        match self {
+            Provider::Local => &[],
+            Provider::S3 => {
+                &[keys::AWS_ACCESS_KEY_ID, keys::AWS_SECRET_ACCESS_KEY, keys::AWS_SESSION_TOKEN, keys::CA_CERT_DATA]
+            }
+            Provider::Gcs => &[keys::GOOGLE_SERVICE_ACCOUNT_JSON_KEY, keys::GOOGLE_PROJECT_ID, keys::CA_CERT_DATA],
+            Provider::Azure => &[keys::AZURE_ACCOUNT_NAME, keys::AZURE_ACCOUNT_KEY, keys::CA_CERT_DATA],
+        }
+    }
+}
+
 /// Why a storage's spec cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
@@ -300,25 +325,47 @@ impl SnapshotBackupStorageSpec {
         named.unwrap_or_else(|| storage_name.to_owned())
     }
 
-    /// The local folder, for a spec that makes sense and is of provider `local`.
-    pub fn local_folder(&self) -> Result<&str, InvalidStorage> {
+    /// The engine and the flags, where they are such as are known.
+    ///
+    /// # Errors
+    /// An engine that is not restic, and any flag but `--limit-upload=KiB/s` for backups to a bucket.
+    pub fn flags(&self) -> Result<Flags, InvalidStorage> {
         let invalid = |field, problem: String| InvalidStorage { field, problem };
         if self.engine != "restic" {
             return Err(invalid("spec.engine", format!("'{}' is unknown: the only engine is restic", self.engine)));
         }
-        for (field, flags) in [
+        let mut flags = Flags { limit_upload: None };
+        for (field, given) in [
             ("spec.globalFlags", &self.global_flags),
             ("spec.backupFlags", &self.backup_flags),
             ("spec.restoreFlags", &self.restore_flags),
         ] {
-            if let Some(flag) = flags.first() {
-                return Err(invalid(field, format!("the flag '{flag}' is not supported: leave it out")));
+            for flag in given {
+                let limit = flag.strip_prefix("--limit-upload=").filter(|_| field == "spec.backupFlags");
+                let Some(limit) = limit else {
+                    return Err(invalid(field, format!("the flag '{flag}' is not supported: leave it out")));
+                };
+                if self.storage.provider == Provider::Local {
+                    return Err(invalid(field, format!("the flag '{flag}' is for buckets: leave it out")));
+                }
+                let Ok(limit) = limit.parse::<NonZeroU32>() else {
+                    let problem = format!("'{flag}' is no limit: write --limit-upload=N, in KiB per second");
+                    return Err(invalid(field, problem));
+                };
+                flags.limit_upload = Some(limit);
             }
         }
+        Ok(flags)
+    }
+
+    /// The local folder, for a spec that makes sense and is of provider `local`.
+    pub fn local_folder(&self) -> Result<&str, InvalidStorage> {
+        let invalid = |field, problem: String| InvalidStorage { field, problem };
+        self.flags()?;
         match self.storage.provider {
             Provider::Local => {}
             Provider::S3 | Provider::Gcs | Provider::Azure => {
-                let problem = "only the provider local is supported by this version".to_owned();
+                let problem = "the storage is a bucket, and no folder".to_owned();
                 return Err(invalid("spec.storage.provider", problem));
             }
         }

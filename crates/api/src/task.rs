@@ -1,7 +1,8 @@
 //! What the node agent hands to an executor: everything it needs. A process gets it over a file descriptor, so that no
-//! secret stands in an argument, an environment or a file. A pod gets all but the password in its environment, and the
-//! password from the storage's Secret, which the kubelet mounts: the node agent never sees it.
+//! secret stands in an argument, an environment or a file. A pod gets all but the secrets in its environment, and those
+//! from the storage's Secret, which the kubelet mounts: the node agent never sees them.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -29,6 +30,9 @@ pub struct Task {
     pub path: String,
     /// The repository's password; empty where it is mounted into the executor's pod.
     pub password: Secret,
+    /// The other keys of the storage's Secret that its provider needs, by name; likewise.
+    #[serde(default)]
+    pub credentials: Credentials,
     /// Where the API answers.
     pub api: ApiAccess,
     /// The heartbeat.
@@ -40,23 +44,27 @@ pub struct Task {
     pub key_cache: Option<PathBuf>,
 }
 
-/// The variable in an executor pod's environment that holds its task, without the password.
+/// Keys of a storage's Secret, by name.
+pub type Credentials = BTreeMap<String, Secret>;
+
+/// The variable in an executor pod's environment that holds its task, without the secrets.
 pub const TASK_VARIABLE: &str = "LVAULT_TASK";
 /// The variable in an executor pod's environment that names the folder its storage's Secret is mounted at.
 pub const SECRET_VARIABLE: &str = "LVAULT_SECRET";
 
 impl Task {
-    /// The task as text for an environment: everything but the password.
+    /// The task as text for an environment: everything but the secrets.
     ///
     /// # Errors
     /// A path in it is no text.
-    pub fn without_password(&self) -> Result<String, serde_json::Error> {
-        serde_json::to_string(&Task { password: Secret(String::new()), ..self.clone() })
+    pub fn without_secrets(&self) -> Result<String, serde_json::Error> {
+        let task = Task { password: Secret(String::new()), credentials: Credentials::new(), ..self.clone() };
+        serde_json::to_string(&task)
     }
 
-    /// The same with the password that was mounted beside it.
-    pub fn with_password(self, password: Secret) -> Task {
-        Task { password, ..self }
+    /// The same with the secrets that were mounted beside it.
+    pub fn with_secrets(self, password: Secret, credentials: Credentials) -> Task {
+        Task { password, credentials, ..self }
     }
 }
 

@@ -1,13 +1,18 @@
 //! Where repositories lie: the storage, and the path of one repository below it.
 //!
-//! A further provider is one more [`Location`] that builds another `object_store`; nothing else knows the difference.
+//! Above [`crate::storage::Storage`], nothing knows whether a storage is a folder or a bucket.
 
+use crate::remote::{self, Remote, RemoteOptions};
 use crate::storage::StorageError;
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// No more files than this are written at once.
+const MOST_WRITERS: usize = 6;
 
 /// A storage that holds repositories.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +22,8 @@ pub enum Location {
         /// The folder, as an absolute path.
         root: PathBuf,
     },
+    /// A bucket of an object store. It has to exist.
+    Remote(Remote),
 }
 
 impl Location {
@@ -27,14 +34,51 @@ impl Location {
                 if !root.is_absolute() {
                     return Err(StorageError::not_absolute(root));
                 }
-                let folder = std::fs::metadata(root).map_err(|err| StorageError::connect(root, &err))?;
+                let folder = std::fs::metadata(root).map_err(|err| StorageError::folder(root, &err))?;
                 if !folder.is_dir() {
-                    return Err(StorageError::connect(root, &std::io::ErrorKind::NotADirectory.into()));
+                    return Err(StorageError::folder(root, &std::io::ErrorKind::NotADirectory.into()));
                 }
                 let store = LocalFileSystem::new_with_prefix(root)
-                    .map_err(|err| StorageError::connect(root, &std::io::Error::other(err)))?;
+                    .map_err(|err| StorageError::folder(root, &std::io::Error::other(err)))?;
                 Ok(Arc::new(store.with_fsync(true)))
             }
+            Self::Remote(remote) => remote::connect(remote),
+        }
+    }
+
+    /// The same storage, given up on after `patience` at the latest.
+    pub(crate) fn with_patience(&self, patience: Duration) -> Self {
+        match self {
+            Self::Local { .. } => self.clone(),
+            Self::Remote(remote) => {
+                let options = RemoteOptions { patience, stall: patience, ..remote.options.clone() };
+                Self::Remote(Remote { options, ..remote.clone() })
+            }
+        }
+    }
+
+    /// What stands before every path in the storage.
+    pub(crate) fn prefix(&self) -> &str {
+        match self {
+            Self::Local { .. } => "",
+            Self::Remote(remote) => remote.prefix.as_ref().map(RepositoryPath::as_str).unwrap_or_default(),
+        }
+    }
+
+    /// For how long a call is made again while its failure may pass. A folder's failures do not pass.
+    pub(crate) fn patience(&self) -> Duration {
+        match self {
+            Self::Local { .. } => Duration::ZERO,
+            Self::Remote(remote) => remote.options.patience,
+        }
+    }
+
+    /// How many files are best written at once: each waits in memory.
+    pub(crate) fn writers(&self) -> usize {
+        match self {
+            // While one waits for the disk, the other hashes.
+            Self::Local { .. } => 2,
+            Self::Remote(remote) => remote.options.max_connections.get().min(MOST_WRITERS),
         }
     }
 
@@ -42,6 +86,7 @@ impl Location {
     pub(crate) fn folder(&self, path: &RepositoryPath) -> Option<PathBuf> {
         match self {
             Self::Local { root } => Some(root.join(path.as_str())),
+            Self::Remote(_) => None,
         }
     }
 
@@ -49,6 +94,7 @@ impl Location {
     pub(crate) fn root(&self) -> Option<&Path> {
         match self {
             Self::Local { root } => Some(root),
+            Self::Remote(_) => None,
         }
     }
 }
@@ -57,6 +103,7 @@ impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Local { root } => write!(f, "{}", root.display()),
+            Self::Remote(remote) => remote.fmt(f),
         }
     }
 }

@@ -16,9 +16,13 @@ use crate::storage::{CauseKind, Put, Storage, StorageError};
 use bytes::Bytes;
 use rustic_core::{ConfigOptions, Credentials, FileType, Id, KeyOptions, RusticError};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The folders of restic's layout.
 const FOLDERS: [&str; 5] = ["data", "index", "keys", "locks", "snapshots"];
+
+/// A probe gives up on a server after this time.
+const PROBE: Duration = Duration::from_secs(15);
 
 /// Data packs are cut at 16 MiB, as restic does, whatever the repository's size: a backup holds several in memory.
 const DATA_PACK_SIZE: &str = "16MiB";
@@ -218,12 +222,13 @@ impl Repository {
 /// # Errors
 /// See [`OpenError`].
 pub fn probe(location: &Location, password: &Password) -> Result<Probed, OpenError> {
+    let location = &location.with_patience(PROBE);
     let shown = location.to_string();
     let failed = |fault| OpenError::Storage { repository: shown.clone(), fault };
     let storage = Storage::of_location(location).map_err(failed)?;
     let name = format!("lvault-probe-{}", Id::random().to_hex().as_str());
     let content = Bytes::from(name.clone());
-    storage.write(&name, vec![content.clone()], Put::Create).map_err(failed)?;
+    storage.write(&name, vec![content.clone()], Put::Overwrite).map_err(failed)?;
     let read = storage.read(&name);
     storage.delete(&name).map_err(failed)?;
     if read.map_err(failed)? != content {

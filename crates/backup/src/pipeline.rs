@@ -46,8 +46,6 @@ use walk::Walk;
 
 /// At most so many workers: each has buffers of several megabytes.
 const WORKERS: usize = 8;
-/// Threads that write packs: while one waits for the disk, the other hashes.
-const WRITERS: usize = 2;
 
 /// The moments at which tests interfere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,7 +136,7 @@ impl Run {
     pub(crate) fn copy(&self, source: Source<'_>) -> Result<Option<Id>, Fault> {
         let (packs, full_packs) = pack_queue();
         std::thread::scope(|scope| {
-            for _ in 0..WRITERS {
+            for _ in 0..self.packer.writers() {
                 scope.spawn(|| {
                     self.guard(|| self.packer.write_packs(self, &full_packs));
                     // Whatever happened, nobody waits for room in the queue: a failed run throws its packs away here.

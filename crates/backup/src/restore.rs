@@ -180,7 +180,18 @@ impl Failures {
         let cause = Cause::of(err);
         match cause.kind {
             CauseKind::Full | CauseKind::ReadOnly => self.end(Fatal::Target(cause)),
-            CauseKind::Denied | CauseKind::Missing | CauseKind::Exists | CauseKind::Other => {
+            CauseKind::Denied
+            | CauseKind::Missing
+            | CauseKind::Exists
+            | CauseKind::Credentials
+            | CauseKind::Bucket
+            | CauseKind::Region
+            | CauseKind::Clock
+            | CauseKind::Certificate
+            | CauseKind::Unreachable
+            | CauseKind::Busy
+            | CauseKind::Interrupted
+            | CauseKind::Other => {
                 self.add(path, format!("{what}: {err}"));
             }
         }

@@ -1,4 +1,4 @@
-//! The repository's password. It is wiped from memory when dropped, and no `Debug` or error shows it.
+//! Passwords and keys. They are wiped from memory when dropped, and no `Debug` or error shows them.
 
 use std::fmt;
 use zeroize::Zeroizing;
@@ -42,14 +42,37 @@ impl fmt::Debug for Password {
     }
 }
 
+/// A key of an object store: wiped when dropped, never printed.
+///
+/// The object store's client holds a copy of its own for as long as a repository is open.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    /// Takes a key over.
+    pub fn new(secret: impl Into<String>) -> Self {
+        Self(Zeroizing::new(secret.into()))
+    }
+
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(redacted)")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_password_is_never_printed() {
+    fn what_is_secret_is_never_printed() {
         let password = Password::new("hunter2").unwrap();
-        assert!(!format!("{password:?}").contains("hunter2"));
+        assert!(!format!("{password:?} {:?}", Secret::new("hunter2")).contains("hunter2"));
     }
 
     #[test]

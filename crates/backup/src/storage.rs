@@ -4,203 +4,25 @@
 //! and awaited over a channel, so that they also work on a thread that happens to belong to another runtime. A write has
 //! reached the disk when it returns.
 
+mod cause;
+
+pub use self::cause::{Cause, CauseKind, StorageError};
+
 use crate::location::{Location, RepositoryPath};
-use crate::retry::Retry;
+use crate::remote::{self, Created, may_pass};
+use crate::seal::hash;
 use bytes::Bytes;
 use futures::TryStreamExt;
+use futures::future::ready;
 use object_store::path::Path as ObjectPath;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
-use std::fmt;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use rustic_core::Id;
 use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, mpsc};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::runtime::{Builder, Runtime};
-
-/// What a storage answered, in words of its own and as a kind.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cause {
-    /// Which kind of answer it is.
-    pub kind: CauseKind,
-    /// The storage's own words.
-    pub text: String,
-}
-
-/// The answers of a storage that call for different remedies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum CauseKind {
-    /// No space, or no quota, is left.
-    Full,
-    /// Access is denied.
-    Denied,
-    /// The file system is read-only.
-    ReadOnly,
-    /// There is no such file.
-    Missing,
-    /// There is such a file already.
-    Exists,
-    /// Anything else.
-    Other,
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let remedy = match self.kind {
-            CauseKind::Full => "make room on the storage (forget and prune snapshots, or enlarge it), then try again",
-            CauseKind::Denied => "give this process read and write access to the storage, then try again",
-            CauseKind::ReadOnly => "make the storage writable, then try again",
-            CauseKind::Missing => "check that the storage is mounted and complete",
-            CauseKind::Exists => "another process wrote it first; try again",
-            CauseKind::Other => "check the storage, then try again",
-        };
-        write!(f, "{} ({remedy})", self.text)
-    }
-}
-
-/// What was attempted on a storage when it failed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum StorageError {
-    /// The storage's folder is given as a relative path.
-    #[error("the storage {path} is not an absolute path; give the whole path of the folder")]
-    NotAbsolute {
-        /// What was given.
-        path: String,
-    },
-    /// The storage's folder is not there or is no folder.
-    #[error("cannot use the storage {path}: {cause}; create the folder, or mount the storage")]
-    Connect {
-        /// The storage.
-        path: String,
-        /// What happened.
-        cause: Cause,
-    },
-    /// Reading a file.
-    #[error("cannot read {path}: {cause}")]
-    Read {
-        /// The file.
-        path: String,
-        /// What happened.
-        cause: Cause,
-    },
-    /// Writing a file.
-    #[error("cannot write {path}: {cause}")]
-    Write {
-        /// The file.
-        path: String,
-        /// What happened.
-        cause: Cause,
-    },
-    /// Listing files.
-    #[error("cannot list {path}: {cause}")]
-    List {
-        /// The folder.
-        path: String,
-        /// What happened.
-        cause: Cause,
-    },
-    /// Deleting a file.
-    #[error("cannot delete {path}: {cause}")]
-    Delete {
-        /// The file.
-        path: String,
-        /// What happened.
-        cause: Cause,
-    },
-    /// Starting the threads that talk to storages.
-    #[error("cannot start the threads that talk to the storage: {what}; the machine is out of threads or memory")]
-    Start {
-        /// What happened.
-        what: String,
-    },
-}
-
-impl StorageError {
-    pub(crate) fn not_absolute(path: &Path) -> Self {
-        Self::NotAbsolute { path: path.display().to_string() }
-    }
-
-    pub(crate) fn connect(path: &Path, err: &io::Error) -> Self {
-        Self::Connect { path: path.display().to_string(), cause: Cause::of(err) }
-    }
-
-    /// Whether trying again can help.
-    pub fn retry(&self) -> Retry {
-        match self {
-            Self::NotAbsolute { .. } => Retry::Never,
-            Self::Connect { .. } => Retry::AfterRemedy,
-            Self::Start { .. } => Retry::Later,
-            Self::Read { cause, .. }
-            | Self::Write { cause, .. }
-            | Self::List { cause, .. }
-            | Self::Delete { cause, .. } => match cause.kind {
-                CauseKind::Full | CauseKind::Denied | CauseKind::ReadOnly | CauseKind::Missing => Retry::AfterRemedy,
-                CauseKind::Exists | CauseKind::Other => Retry::Later,
-            },
-        }
-    }
-
-    pub(crate) fn kind(&self) -> CauseKind {
-        match self {
-            Self::NotAbsolute { .. } | Self::Start { .. } => CauseKind::Other,
-            Self::Connect { cause, .. }
-            | Self::Read { cause, .. }
-            | Self::Write { cause, .. }
-            | Self::List { cause, .. }
-            | Self::Delete { cause, .. } => cause.kind,
-        }
-    }
-}
-
-impl Cause {
-    /// Finds the operating system's own error in a chain, or else takes the chain's last word.
-    pub(crate) fn of(err: &(dyn std::error::Error + 'static)) -> Self {
-        let mut kind = CauseKind::Other;
-        let mut text = err.to_string();
-        let mut next = Some(err);
-        while let Some(err) = next {
-            if let Some(found) = err.downcast_ref::<object_store::Error>().and_then(object_kind) {
-                kind = found;
-            }
-            if let Some(found) = err.downcast_ref::<io::Error>() {
-                kind = io_kind(found.kind()).unwrap_or(kind);
-            }
-            text = err.to_string();
-            next = err.source();
-        }
-        Self { kind, text }
-    }
-}
-
-/// Only what an object store says itself; everything it passes on is found as an `io::Error` further down.
-fn object_kind(err: &object_store::Error) -> Option<CauseKind> {
-    if matches!(err, object_store::Error::NotFound { .. }) {
-        Some(CauseKind::Missing)
-    } else if matches!(err, object_store::Error::AlreadyExists { .. }) {
-        Some(CauseKind::Exists)
-    } else if matches!(err, object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. })
-    {
-        Some(CauseKind::Denied)
-    } else {
-        None
-    }
-}
-
-fn io_kind(kind: io::ErrorKind) -> Option<CauseKind> {
-    if matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
-        Some(CauseKind::Full)
-    } else if kind == io::ErrorKind::PermissionDenied {
-        Some(CauseKind::Denied)
-    } else if kind == io::ErrorKind::ReadOnlyFilesystem {
-        Some(CauseKind::ReadOnly)
-    } else if kind == io::ErrorKind::NotFound {
-        Some(CauseKind::Missing)
-    } else if kind == io::ErrorKind::AlreadyExists {
-        Some(CauseKind::Exists)
-    } else {
-        None
-    }
-}
 
 /// How a file is put where another one may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -218,16 +40,23 @@ pub(crate) struct Storage {
     base: String,
     shown: String,
     folder: Option<PathBuf>,
+    /// For how long a call is made again while its failure may pass.
+    patience: Duration,
+    writers: usize,
 }
+
+/// The first pause before a call is made again; it doubles up to [`LONGEST_PAUSE`].
+const PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 impl Storage {
     /// The files below `path`.
     pub(crate) fn of_repository(location: &Location, path: &RepositoryPath) -> Result<Self, StorageError> {
         Ok(Self {
-            objects: location.connect()?,
-            base: path.as_str().to_owned(),
+            base: [location.prefix(), path.as_str()].join("/"),
             shown: format!("{location}/{path}"),
             folder: location.folder(path),
+            ..Self::of_location(location)?
         })
     }
 
@@ -235,10 +64,43 @@ impl Storage {
     pub(crate) fn of_location(location: &Location) -> Result<Self, StorageError> {
         Ok(Self {
             objects: location.connect()?,
-            base: String::new(),
+            base: location.prefix().to_owned(),
             shown: location.to_string(),
             folder: location.root().map(Path::to_owned),
+            patience: location.patience(),
+            writers: location.writers(),
         })
+    }
+
+    /// How many files are best written at once.
+    pub(crate) fn writers(&self) -> usize {
+        self.writers
+    }
+
+    /// Makes a call, again and again while its failure may pass and there is patience.
+    fn call<T, F>(
+        &self,
+        work: impl Fn(Arc<dyn ObjectStore>) -> F,
+    ) -> Result<Result<T, object_store::Error>, StorageError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, object_store::Error>> + Send + 'static,
+    {
+        let (started, mut pause) = (Instant::now(), PAUSE);
+        loop {
+            let answer = wait(work(Arc::clone(&self.objects)))?;
+            let Err(err) = &answer else { return Ok(answer) };
+            if started.elapsed() + pause > self.patience {
+                return Ok(answer);
+            }
+            let cause = Cause::of(err);
+            if !may_pass(cause.kind) {
+                return Ok(answer);
+            }
+            tracing::warn!(storage = self.shown, "{}; trying again in {} ms", cause.text, pause.as_millis());
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
     }
 
     /// Where this is, for people.
@@ -255,15 +117,26 @@ impl Storage {
         ObjectPath::from_iter(self.base.split('/').chain(name.split('/')).filter(|part| !part.is_empty()))
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         if name.is_empty() { self.shown.clone() } else { format!("{}/{name}", self.shown) }
     }
 
-    /// Reads a whole file.
+    /// Reads a whole file. What comes over a network and is not what its name says is read again; if it stays so, whoever
+    /// asked finds the damage.
     pub(crate) fn read(&self, name: &str) -> Result<Bytes, StorageError> {
-        let (objects, object) = (self.objects.clone(), self.object(name));
-        wait(async move { objects.get(&object).await?.bytes().await })?
+        let object = self.object(name);
+        let read = || {
+            self.call(|objects| {
+                let object = object.clone();
+                async move { objects.get(&object).await?.bytes().await }
+            })?
             .map_err(|err| StorageError::Read { path: self.path(name), cause: Cause::of(&err) })
+        };
+        let content = read()?;
+        if self.folder.is_none() && !is_named_after(name, &content) {
+            return read();
+        }
+        Ok(content)
     }
 
     /// Reads exactly `length` bytes from `offset`. From a folder of this machine they are read at once, since going through
@@ -273,33 +146,84 @@ impl Storage {
         if let Some(folder) = &self.folder {
             return read_part_of(&folder.join(name), offset, length).map_err(|err| failed(Cause::of(&err)));
         }
-        let (objects, object) = (self.objects.clone(), self.object(name));
-        let bytes = wait(async move { objects.get_range(&object, offset..offset + length).await })?
+        let object = self.object(name);
+        let bytes = self
+            .call(|objects| {
+                let object = object.clone();
+                async move {
+                    let bytes = objects.get_range(&object, offset..offset + length).await?;
+                    if bytes.len() as u64 == length {
+                        return Ok(bytes);
+                    }
+                    let source = Box::new(io::Error::new(
+                        io::ErrorKind::UnexpectedEof,
+                        cut_off(bytes.len() as u64, offset, length),
+                    ));
+                    Err(object_store::Error::Generic { store: "answer", source })
+                }
+            })?
             .map_err(|err| failed(Cause::of(&err)))?;
-        if bytes.len() as u64 == length {
-            Ok(bytes.into())
-        } else {
-            Err(failed(Cause::of(&cut_off(bytes.len() as u64, offset, length))))
-        }
+        Ok(bytes.into())
     }
 
-    /// Writes a file, durably: it is on disk, whole and under its name, when this returns; never in part.
+    /// Writes a file, durably: it is stored, whole and under its name, when this returns; never in part.
     pub(crate) fn write(&self, name: &str, parts: Vec<Bytes>, put: Put) -> Result<(), StorageError> {
-        let (objects, object) = (self.objects.clone(), self.object(name));
+        let (object, payload) = (self.object(name), PutPayload::from_iter(parts));
         let mode = match put {
             Put::Overwrite => PutMode::Overwrite,
+            Put::Create if self.folder.is_none() => {
+                return remote::create(self, name, &Bytes::from(payload), self.patience);
+            }
             Put::Create => PutMode::Create,
         };
-        let payload = PutPayload::from_iter(parts);
-        wait(async move { objects.put_opts(&object, payload, PutOptions::from(mode)).await })?
-            .map_err(|err| StorageError::Write { path: self.path(name), cause: Cause::of(&err) })?;
+        self.call(|objects| {
+            let (object, payload, options) = (object.clone(), payload.clone(), PutOptions::from(mode.clone()));
+            async move { objects.put_opts(&object, payload, options).await }
+        })?
+        .map_err(|err| StorageError::Write { path: self.path(name), cause: Cause::of(&err) })?;
         Ok(())
+    }
+
+    /// Creates a file with one request, which ends within [`remote::WRITE`].
+    pub(crate) fn create_once(&self, name: &str, content: &Bytes) -> Result<Created, StorageError> {
+        Ok(match self.put_once(name, content, PutMode::Create)? {
+            Ok(()) => Created::Written,
+            Err(cause) if cause.kind == CauseKind::Exists => Created::Exists,
+            Err(cause) if cause.kind == CauseKind::Other => Created::Unconditional,
+            Err(cause) if may_pass(cause.kind) => Created::Unknown(cause),
+            Err(cause) => Created::Refused(cause),
+        })
+    }
+
+    /// Writes a file with one request, whatever is there; it ends within [`remote::WRITE`].
+    pub(crate) fn overwrite_once(&self, name: &str, content: &Bytes) -> Result<Result<(), Cause>, StorageError> {
+        self.put_once(name, content, PutMode::Overwrite)
+    }
+
+    fn put_once(&self, name: &str, content: &Bytes, mode: PutMode) -> Result<Result<(), Cause>, StorageError> {
+        let (objects, object) = (Arc::clone(&self.objects), self.object(name));
+        let payload = PutPayload::from_bytes(content.clone());
+        wait(async move {
+            let put = objects.put_opts(&object, payload, PutOptions::from(mode));
+            match tokio::time::timeout(remote::WRITE, put).await {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(err)) => Err(Cause::of(&err)),
+                Err(_) => {
+                    let text = format!("no answer within {} s", remote::WRITE.as_secs());
+                    Err(Cause { kind: CauseKind::Interrupted, text })
+                }
+            }
+        })
     }
 
     /// Deletes a file, durably. A file that is not there is deleted.
     pub(crate) fn delete(&self, name: &str) -> Result<(), StorageError> {
-        let (objects, object) = (self.objects.clone(), self.object(name));
-        match wait(async move { objects.delete(&object).await })? {
+        let object = self.object(name);
+        let deleted = self.call(|objects| {
+            let object = object.clone();
+            async move { objects.delete(&object).await }
+        })?;
+        match deleted {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
             Err(err) => return Err(StorageError::Delete { path: self.path(name), cause: Cause::of(&err) }),
         }
@@ -321,34 +245,46 @@ impl Storage {
 
     /// The size of a file in bytes, or `None` where there is none.
     pub(crate) fn size(&self, name: &str) -> Result<Option<u64>, StorageError> {
-        let (objects, object) = (self.objects.clone(), self.object(name));
-        match wait(async move { objects.head(&object).await })? {
+        let object = self.object(name);
+        let found = self.call(|objects| {
+            let object = object.clone();
+            async move { objects.head(&object).await }
+        })?;
+        match found {
             Ok(meta) => Ok(Some(meta.size)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(err) => Err(StorageError::Read { path: self.path(name), cause: Cause::of(&err) }),
+            Err(err) => {
+                let cause = Cause::of(&err);
+                if self.folder.is_none() && !may_pass(cause.kind) {
+                    // Servers refuse this question without a word; when they refuse to list, they say why.
+                    self.children("")?;
+                }
+                Err(StorageError::Read { path: self.path(name), cause })
+            }
         }
     }
 
     /// All files below `folder`, at any depth: their own names (without folders) and sizes.
     pub(crate) fn list(&self, folder: &str) -> Result<Vec<(String, u64)>, StorageError> {
-        let (objects, object) = (self.objects.clone(), self.object(folder));
-        wait(async move {
-            objects
-                .list(Some(&object))
-                .try_filter_map(
-                    |meta| async move { Ok(meta.location.filename().map(|name| (name.to_owned(), meta.size))) },
-                )
-                .try_collect()
-                .await
+        let object = self.object(folder);
+        self.call(|objects| {
+            let object = object.clone();
+            async move {
+                let name = |meta: ObjectMeta| Some((meta.location.filename()?.to_owned(), meta.size));
+                objects.list(Some(&object)).try_filter_map(|meta| ready(Ok(name(meta)))).try_collect().await
+            }
         })?
         .map_err(|err| StorageError::List { path: self.path(folder), cause: Cause::of(&err) })
     }
 
     /// The names of the files and of the folders directly in `folder`.
     pub(crate) fn children(&self, folder: &str) -> Result<(Vec<String>, Vec<String>), StorageError> {
-        let (objects, object) = (self.objects.clone(), self.object(folder));
-        let prefix = (!object.as_ref().is_empty()).then_some(object);
-        let found = wait(async move { objects.list_with_delimiter(prefix.as_ref()).await })?
+        let object = self.object(folder);
+        let found = self
+            .call(|objects| {
+                let prefix = (!object.as_ref().is_empty()).then(|| object.clone());
+                async move { objects.list_with_delimiter(prefix.as_ref()).await }
+            })?
             .map_err(|err| StorageError::List { path: self.path(folder), cause: Cause::of(&err) })?;
         let name = |path: &ObjectPath| path.filename().map(str::to_owned);
         Ok((
@@ -376,6 +312,12 @@ impl Storage {
             }
         }
     }
+}
+
+/// Whether a file's name, where it is a hash, is the hash of this content.
+fn is_named_after(name: &str, content: &[u8]) -> bool {
+    let name = name.rsplit('/').next().unwrap_or(name);
+    name.parse::<Id>().map_or(true, |id| id == Id::new(hash(content)))
 }
 
 fn read_part_of(path: &Path, offset: u64, length: u64) -> io::Result<Vec<u8>> {

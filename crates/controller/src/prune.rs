@@ -99,9 +99,9 @@ impl StoragePrune for RepositoryPrune {
 }
 
 fn prune_all(target: &Target, max_unused: u8, progress: &dyn Progress) -> Pruned {
-    let location = Location::Local { root: target.folder.clone() };
+    let location = &target.location;
     let mut pruned = Pruned::default();
-    let paths = match repositories(&location) {
+    let paths = match repositories(location) {
         Ok(paths) => paths,
         Err(error) => {
             pruned.troubles.push(error.to_string());
@@ -110,7 +110,7 @@ fn prune_all(target: &Target, max_unused: u8, progress: &dyn Progress) -> Pruned
     };
     pruned.repositories = paths.len() as u64;
     for path in paths {
-        if let Err(trouble) = prune_one(&location, &path, target, max_unused, progress, &mut pruned) {
+        if let Err(trouble) = prune_one(location, &path, target, max_unused, progress, &mut pruned) {
             pruned.troubles.push(format!("{path}: {trouble}"));
         }
         if progress.should_stop() {

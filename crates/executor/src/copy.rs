@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use lvault_api::Incomplete;
+use lvault_api::Progress as Written;
 use lvault_api::task::{MountedFolder, Task, Work};
-use lvault_api::{Incomplete, Progress as Written, SnapshotBackupStorageSpec};
 use lvault_backup::{
     BackUp, BackUpError, BackUpReport, CauseKind, ChangeDetection, Host, Key, KeyCache, Location, OnReadError,
     OpenError, Password, Progress, Repository, RepositoryPath, RestoreError, Retry, Snapshot, SourcePath, Step,
@@ -209,7 +210,7 @@ struct Place {
 
 impl Place {
     fn of(task: &Task) -> Result<Self, CopyError> {
-        let location = location(&task.storage_spec)?;
+        let location = location(task)?;
         let path = RepositoryPath::parse(task.path.as_str()).map_err(|e| invalid(&e))?;
         let password = Password::new(task.password.0.as_str())
             .map_err(|e| CopyError::new("InvalidPassword", format!("the storage {}: {e}", task.storage)))?;
@@ -346,9 +347,9 @@ fn checked(folder: &MountedFolder) -> Result<PathBuf, Failed> {
     }
 }
 
-fn location(spec: &SnapshotBackupStorageSpec) -> Result<Location, CopyError> {
-    let folder = spec.local_folder().map_err(|e| CopyError::new("InvalidStorage", e.to_string()))?;
-    Ok(Location::Local { root: PathBuf::from(folder) })
+fn location(task: &Task) -> Result<Location, CopyError> {
+    lvault_storages::location(&task.storage_spec, |key| task.credentials.get(key).map(|secret| secret.0.as_str()))
+        .map_err(|e| CopyError::new("InvalidStorage", format!("the storage {}: {e}", task.storage)))
 }
 
 fn invalid(error: &dyn std::error::Error) -> CopyError {

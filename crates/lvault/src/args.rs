@@ -13,7 +13,7 @@ use clap_complete::Shell;
 
 pub use self::cluster::{ControllerArgs, NodeArgs};
 pub use self::copies::{DeletionPolicy, OnReadError, RestoreArgs, SnapshotCommand};
-pub use self::storage::{RepositoryArgs, StorageCommand};
+pub use self::storage::{AddStorage, PlaceArgs, RepositoryArgs, StorageCommand};
 use crate::names::duration;
 
 /// Node-local volumes whose online snapshots are copied off the node exactly once.
@@ -347,6 +347,14 @@ mod tests {
             ("storage prune s --max-unused 0% --dry-run", true),
             ("storage prune s --max-unused -1", false),
             ("storage unlock team/s --all", true),
+            ("storage add s --s3 b --endpoint https://x --region r --prefix p --limit-upload 9", true),
+            ("storage add s --azure c --account a", true),
+            ("storage add s --gcs b --credentials f", true),
+            ("storage add s", false),
+            ("storage add s --s3 b", false),
+            ("storage add s --s3 b --endpoint x --gcs c", false),
+            ("storage add s --local /x --prefix p", false),
+            ("storage add s --gcs b --endpoint x", false),
             ("get -o xml", false),
         ] {
             let parsed = Cli::try_parse_from(std::iter::once("lvault").chain(line.split(' ')));

@@ -213,13 +213,26 @@ impl CliError {
 }
 
 /// Which argument a field of a LogicalVolume comes from.
-const ARGUMENTS: [(&str, &str); 6] = [
+const ARGUMENTS: &[(&str, &str)] = &[
     ("spec.size", "--size"),
     ("spec.source", "--source"),
     ("spec.restore.path", "--path"),
     ("spec.restore.snapshotID", "--snapshot-id"),
     ("spec.filesystem", "--filesystem"),
     ("spec.storage.local.path", "--local"),
+    ("spec.storage.s3.bucket", "--s3"),
+    ("spec.storage.gcs.bucket", "--gcs"),
+    ("spec.storage.azure.container", "--azure"),
+    ("spec.storage.azure.storageAccount", "--account"),
+    ("spec.storage.s3.endpoint", "--endpoint"),
+    ("spec.storage.s3.region", "--region"),
+    ("spec.storage.s3.prefix", "--prefix"),
+    ("spec.storage.gcs.prefix", "--prefix"),
+    ("spec.storage.azure.prefix", "--prefix"),
+    ("spec.storage.s3.maxConnections", "--max-connections"),
+    ("spec.storage.gcs.maxConnections", "--max-connections"),
+    ("spec.storage.azure.maxConnections", "--max-connections"),
+    ("spec.backupFlags", "--limit-upload"),
 ];
 
 /// A field together with the argument it comes from.

@@ -9,7 +9,7 @@ use k8s_openapi::api::coordination::v1::Lease as LeaseObject;
 use k8s_openapi::api::core::v1::Secret as SecretObject;
 use kube::api::DeleteParams;
 use kube::{Api, ResourceExt};
-use lvault_api::task::{LeaseTerms, MountedFolder, Secret, Task, Work, lease_name};
+use lvault_api::task::{Credentials, LeaseTerms, MountedFolder, Secret, Task, Work, lease_name};
 use lvault_api::{
     AccessType, Filesystem, LogicalVolume, OnReadError, SnapshotBackupStorage, Wanted, keys, repository_path,
 };
@@ -351,9 +351,9 @@ impl Agent {
         let read = answered(api.get_opt(&reference.name)).await;
         let storage = read.map_err(|e| later(format!("cannot read the storage {reference}: {e}")))?;
         let storage = storage.ok_or_else(|| later(format!("the storage {reference} does not exist")))?;
-        let password = match self.launcher.mounts_secrets() {
-            true => Secret(String::new()),
-            false => self.password(&storage, &reference.namespace).await?,
+        let (password, credentials) = match self.launcher.mounts_secrets() {
+            true => (Secret(String::new()), Credentials::new()),
+            false => self.secrets(&storage, &reference.namespace).await?,
         };
         let name = view.object.name_any();
         let (operation, suffix) = match (job, view.observed.intent_is_restore()) {
@@ -371,6 +371,7 @@ impl Agent {
             storage: reference,
             storage_spec: storage.spec,
             password,
+            credentials,
             api: self.config.api.clone(),
             lease: LeaseTerms {
                 namespace: self.lease_namespace(&view.object),
@@ -428,7 +429,8 @@ impl Agent {
         })
     }
 
-    async fn password(&self, storage: &SnapshotBackupStorage, namespace: &str) -> Result<Secret, Failed> {
+    /// The password and the provider's keys in a storage's Secret.
+    async fn secrets(&self, storage: &SnapshotBackupStorage, namespace: &str) -> Result<(Secret, Credentials), Failed> {
         let later = |message: String| Failed::ForNow(Some(Trouble::Launch), message);
         let name = storage.secret_name();
         let api: Api<SecretObject> = Api::namespaced(self.client.clone(), namespace);
@@ -439,11 +441,21 @@ impl Agent {
         })?;
         let data: BTreeMap<String, ByteString> = secret.data.unwrap_or_default();
         let password = data.get(keys::RESTIC_PASSWORD).map(|value| String::from_utf8(value.0.clone()));
-        match password {
-            Some(Ok(password)) if !password.is_empty() => Ok(Secret(password)),
-            Some(_) => Err(later(format!("RESTIC_PASSWORD in the Secret {namespace}/{name} is empty or no text"))),
-            None => Err(later(format!("the Secret {namespace}/{name} has no key RESTIC_PASSWORD"))),
+        let password = match password {
+            Some(Ok(password)) if !password.is_empty() => Secret(password),
+            Some(_) => {
+                return Err(later(format!("RESTIC_PASSWORD in the Secret {namespace}/{name} is empty or no text")));
+            }
+            None => return Err(later(format!("the Secret {namespace}/{name} has no key RESTIC_PASSWORD"))),
+        };
+        let mut credentials = Credentials::new();
+        for key in storage.spec.storage.provider.secret_keys() {
+            let Some(value) = data.get(*key) else { continue };
+            let value = String::from_utf8(value.0.clone())
+                .map_err(|_| later(format!("{key} in the Secret {namespace}/{name} is no text")))?;
+            credentials.insert((*key).to_owned(), Secret(value));
         }
+        Ok((password, credentials))
     }
 }
 

@@ -35,6 +35,7 @@ fn task() -> Task {
         password: Secret(PASSWORD.to_owned()),
         api: ApiAccess::InCluster,
         lease: LeaseTerms { namespace: "default".to_owned(), name: "l".to_owned(), duration_seconds: 30 },
+        credentials: std::collections::BTreeMap::new(),
         progress_seconds: 10,
         key_cache: None,
     }

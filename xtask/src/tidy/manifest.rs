@@ -12,9 +12,10 @@ const BORDERS: &[(&str, &[&str])] = &[
     ("conformance", &["apiserver"]),
     ("api", &["core"]),
     ("engines", &["core"]),
-    ("executor", &["core", "api", "backup"]),
+    ("storages", &["api", "backup"]),
+    ("executor", &["core", "api", "backup", "storages"]),
     ("node", &["core", "api", "engines"]),
-    ("controller", &["core", "api", "backup"]),
+    ("controller", &["core", "api", "backup", "storages"]),
     ("sim", &["core", "api", "apiserver", "backup", "engines", "executor", "node", "controller"]),
 ];
 

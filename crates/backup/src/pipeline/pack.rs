@@ -146,6 +146,11 @@ impl Packer {
         }
     }
 
+    /// How many threads are to write packs.
+    pub(super) fn writers(&self) -> usize {
+        self.storage.writers()
+    }
+
     /// Adds a sealed blob; answers with a pack when that filled one.
     pub(super) fn add(&self, kind: BlobType, hash: [u8; 32], pressed: &Pressed<'_>) -> Option<FullPack> {
         let mut pack = lock(match kind {

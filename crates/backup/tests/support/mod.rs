@@ -4,6 +4,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests too")]
 
+pub mod bucket;
+
 use jiff::Timestamp;
 use lvault_backup::{
     BackUp, BackUpError, BackUpReport, ChangeDetection, Host, Key, Location, OnReadError, Password, Repository,

@@ -1,7 +1,6 @@
 //! Trying a storage for real.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::FutureExt;
@@ -14,8 +13,8 @@ use super::Finding;
 /// What is tried: a place, and the password of its repositories.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// The storage's folder.
-    pub folder: PathBuf,
+    /// Where the storage is.
+    pub location: Location,
     /// The password. Its `Debug` shows nothing.
     pub password: Password,
 }
@@ -30,36 +29,36 @@ pub trait StorageCheck: Send + Sync + 'static {
 /// one.
 ///
 /// Each check has a thread of its own. A thread that hangs in a dead filesystem cannot be ended, so no second one is begun
-/// for the same folder until it is back; it holds up neither the others nor the end of the process.
+/// for the same place until it is back; it holds up neither the others nor the end of the process.
 #[derive(Debug, Default)]
 pub struct RepositoryCheck {
-    under_way: Arc<Mutex<BTreeSet<PathBuf>>>,
+    under_way: Arc<Mutex<BTreeSet<String>>>,
 }
 
-/// A folder that a thread is at; it is free again when this is dropped, also by a panic.
+/// A place that a thread is at; it is free again when this is dropped, also by a panic.
 struct UnderWay {
-    folder: PathBuf,
-    all: Arc<Mutex<BTreeSet<PathBuf>>>,
+    place: String,
+    all: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl UnderWay {
-    fn enter(all: &Arc<Mutex<BTreeSet<PathBuf>>>, folder: &std::path::Path) -> Option<Self> {
-        let entered = all.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_owned());
-        entered.then(|| Self { folder: folder.to_owned(), all: Arc::clone(all) })
+    fn enter(all: &Arc<Mutex<BTreeSet<String>>>, place: &str) -> Option<Self> {
+        let entered = all.lock().unwrap_or_else(PoisonError::into_inner).insert(place.to_owned());
+        entered.then(|| Self { place: place.to_owned(), all: Arc::clone(all) })
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.folder);
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.place);
     }
 }
 
 impl StorageCheck for RepositoryCheck {
     fn check(&self, target: Target) -> BoxFuture<'static, Finding> {
-        let shown = target.folder.display().to_string();
-        let Some(under_way) = UnderWay::enter(&self.under_way, &target.folder) else {
-            let message = format!("an earlier check of {shown} has not come back; look whether its disk answers");
+        let shown = target.location.to_string();
+        let Some(under_way) = UnderWay::enter(&self.under_way, &shown) else {
+            let message = format!("an earlier check of {shown} has not come back; look whether it answers");
             return std::future::ready(Finding::Unknown(message)).boxed();
         };
         let (answer, answered) = oneshot::channel();
@@ -80,8 +79,8 @@ impl StorageCheck for RepositoryCheck {
 }
 
 fn probe(target: Target) -> Finding {
-    let Target { folder, password } = target;
-    match lvault_backup::probe(&Location::Local { root: folder }, &password) {
+    let Target { location, password } = target;
+    match lvault_backup::probe(&location, &password) {
         Ok(_) => Finding::Usable,
         Err(error) => Finding::Unusable(lasting(&error.to_string())),
     }
@@ -109,11 +108,11 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let other = tempfile::tempdir().expect("a temporary folder");
         let target = |folder: &tempfile::TempDir| Target {
-            folder: folder.path().to_owned(),
+            location: Location::Local { root: folder.path().to_owned() },
             password: Password::new("p").expect("a password"),
         };
         let check = RepositoryCheck::default();
-        let stuck = UnderWay::enter(&check.under_way, folder.path()).expect("nobody is there");
+        let stuck = UnderWay::enter(&check.under_way, &folder.path().display().to_string()).expect("nobody is there");
         let Finding::Unknown(message) = check.check(target(&folder)).await else { panic!("a second one began") };
         assert!(message.contains("has not come back"), "{message}");
         assert_eq!(check.check(target(&other)).await, Finding::Usable);

@@ -66,8 +66,9 @@ fn password() -> Option<Value> {
 
 #[tokio::test]
 async fn a_spec_that_makes_no_sense_names_its_field() {
-    let s3 = json!({"storage": {"provider": "s3", "s3": {"endpoint": "e", "bucket": "b"}}});
-    refused(s3, password(), &["spec.storage.provider", "local"]).await;
+    let s3 = |endpoint: &str| json!({"storage": {"provider": "s3", "s3": {"endpoint": endpoint, "bucket": "b"}}});
+    refused(s3("ftp://e"), password(), &["spec.storage.s3.endpoint", "https://HOST"]).await;
+    refused(s3("https://e"), password(), &["AWS_ACCESS_KEY_ID", "missing", "Secret"]).await;
     refused(local(Path::new("backup")), password(), &["spec.storage.local.path", "absolute"]).await;
     refused(local(Path::new("/a/../b")), password(), &["spec.storage.local.path", "'..'"]).await;
     refused(json!({"storage": {"provider": "local"}}), password(), &["spec.storage.local.path"]).await;

@@ -31,7 +31,7 @@ struct Counted(Mutex<BTreeMap<String, usize>>);
 
 impl StoragePrune for Counted {
     fn prune(&self, target: Target, max_unused: u8) -> BoxFuture<'static, Pruned> {
-        let folder = target.folder.display().to_string();
+        let folder = target.location.to_string();
         *self.0.lock().unwrap().entry(folder.clone()).or_default() += 1;
         if folder.ends_with("stuck") {
             return std::future::pending().boxed();

@@ -107,7 +107,7 @@ struct Stuck {
 impl StorageCheck for Stuck {
     fn check(&self, target: Target) -> BoxFuture<'static, Finding> {
         self.checks.fetch_add(1, Ordering::SeqCst);
-        let stuck = *self.stuck.lock().expect("no panic") && target.folder.ends_with("stuck");
+        let stuck = *self.stuck.lock().expect("no panic") && target.location.to_string().ends_with("stuck");
         if stuck { std::future::pending().boxed() } else { RepositoryCheck::default().check(target) }
     }
 }

@@ -139,6 +139,7 @@ impl Bench {
             path: "default/data".to_owned(),
             password: Secret(PASSWORD.to_owned()),
             api: ApiAccess::InCluster,
+            credentials: std::collections::BTreeMap::new(),
             progress_seconds: 1,
             key_cache: None,
         }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 
 use super::{Output, WaitArgs};
 use crate::names::duration;
@@ -12,25 +12,7 @@ use crate::names::duration;
 #[derive(Debug, Subcommand)]
 pub enum StorageCommand {
     /// Add a storage. Without a given password a random one is made and kept in the storage's Secret
-    Add {
-        /// Its name
-        name: String,
-        /// The folder that holds the repositories, as an absolute path
-        #[arg(long, value_name = "FOLDER")]
-        local: String,
-        /// Its namespace
-        #[arg(long, default_value = "default")]
-        namespace: String,
-        /// Read the repositories' password from the first line of this file
-        #[arg(long, value_name = "FILE", conflicts_with = "password_stdin")]
-        password_file: Option<PathBuf>,
-        /// Read the repositories' password from the first line of standard input
-        #[arg(long)]
-        password_stdin: bool,
-        /// Whether to wait.
-        #[command(flatten)]
-        wait: WaitArgs,
-    },
+    Add(AddStorage),
     /// List storages
     List {
         /// How to print.
@@ -112,4 +94,71 @@ pub struct RepositoryArgs {
 fn percent(text: &str) -> Result<u8, String> {
     let number = text.strip_suffix('%').unwrap_or(text).parse::<u8>().ok().filter(|number| *number <= 100);
     number.ok_or_else(|| "write a share of 0% to 100%, such as 10%".to_owned())
+}
+
+/// Arguments of `lvault storage add`.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("place").required(true).args(["local", "s3", "gcs", "azure"]))]
+pub struct AddStorage {
+    /// Its name
+    pub name: String,
+    /// Where the repositories go.
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// Its namespace
+    #[arg(long, default_value = "default")]
+    pub namespace: String,
+    /// Read the repositories' password from the first line of this file
+    #[arg(long, value_name = "FILE", conflicts_with = "password_stdin")]
+    pub password_file: Option<PathBuf>,
+    /// Read the repositories' password from the first line of standard input
+    #[arg(long)]
+    pub password_stdin: bool,
+    /// Whether to wait.
+    #[command(flatten)]
+    pub wait: WaitArgs,
+}
+
+/// Where repositories go. The keys of a bucket are read from a file or from the environment, and never from an argument.
+#[derive(Clone, Debug, Default, Args)]
+pub struct PlaceArgs {
+    /// The folder that holds the repositories, as an absolute path
+    #[arg(long, value_name = "FOLDER")]
+    pub local: Option<String>,
+    /// A bucket of an S3-compatible store. Its keys: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN
+    #[arg(long, value_name = "BUCKET", requires = "endpoint")]
+    pub s3: Option<String>,
+    /// A bucket of Google Cloud Storage. Its key: GOOGLE_SERVICE_ACCOUNT_JSON_KEY
+    #[arg(long, value_name = "BUCKET")]
+    pub gcs: Option<String>,
+    /// A container of Azure Blob Storage. Its keys: AZURE_ACCOUNT_NAME, AZURE_ACCOUNT_KEY
+    #[arg(long, value_name = "CONTAINER")]
+    pub azure: Option<String>,
+    /// The S3 server, such as https://s3.example.com; http:// only where it has no TLS
+    #[arg(long, value_name = "URL", requires = "s3")]
+    pub endpoint: Option<String>,
+    /// The bucket's region [default: us-east-1]
+    #[arg(long, requires = "s3")]
+    pub region: Option<String>,
+    /// What stands before every repository's path in the bucket
+    #[arg(long, value_name = "PATH", conflicts_with = "local")]
+    pub prefix: Option<String>,
+    /// The Azure storage account [default: AZURE_ACCOUNT_NAME]
+    #[arg(long, value_name = "NAME", requires = "azure")]
+    pub account: Option<String>,
+    /// Read the bucket's keys from this file, as lines NAME=VALUE, or as Google's JSON [default: from the environment]
+    #[arg(long, value_name = "FILE", conflicts_with = "local")]
+    pub credentials: Option<PathBuf>,
+    /// Trust the certificates in this file, too, in PEM
+    #[arg(long, value_name = "FILE", conflicts_with = "local")]
+    pub ca_file: Option<PathBuf>,
+    /// Do not check the server's certificate
+    #[arg(long, requires = "s3")]
+    pub insecure_tls: bool,
+    /// How many requests may be under way at once [default: 5]
+    #[arg(long, value_name = "N", conflicts_with = "local")]
+    pub max_connections: Option<i32>,
+    /// Upload no faster than this, in KiB per second
+    #[arg(long, value_name = "N", conflicts_with = "local")]
+    pub limit_upload: Option<u32>,
 }

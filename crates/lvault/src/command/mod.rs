@@ -122,7 +122,7 @@ async fn usable_storage(server: &Server, at: &StorageReference) -> Result<Snapsh
     if storage.metadata.deletion_timestamp.is_some() {
         return Err(impossible("it is being deleted".to_owned(), "choose another storage".to_owned()));
     }
-    storage.spec.local_folder()?;
+    lvault_storages::check(&storage.spec)?;
     let secret = storage.secret_name();
     if !has_password(server, &at.namespace, &secret).await? {
         return Err(impossible(

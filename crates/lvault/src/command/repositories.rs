@@ -4,7 +4,6 @@
 //! whoever ends one with Ctrl-C waits for a moment and finds everything whole. The password comes from the storage's Secret.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -40,9 +39,10 @@ impl Place {
     pub(super) async fn find(server: &Server, name: &str) -> Result<Self, CliError> {
         let at = names::storage_reference("NAME", name)?;
         let storage = find(server, &at).await?;
-        let location = Location::Local { root: PathBuf::from(storage.spec.local_folder()?) };
         let secret = storage.secret_name();
         let found = server.secret(&at.namespace, &secret).await?.and_then(|secret| secret.data).unwrap_or_default();
+        let key = |name: &str| found.get(name).and_then(|value| std::str::from_utf8(&value.0).ok());
+        let location = lvault_storages::location(&storage.spec, key)?;
         let text = found.get(keys::RESTIC_PASSWORD).and_then(|password| String::from_utf8(password.0.clone()).ok());
         let password = text.and_then(|text| Password::new(text).ok()).ok_or_else(|| CliError::Impossible {
             tried: format!("opening the repositories of storage {at}"),
@@ -277,6 +277,7 @@ fn damage_lines(path: &RepositoryPath, damage: &Damage) -> Vec<String> {
 mod tests {
     use super::*;
     use lvault_backup::SnapshotId;
+    use std::path::PathBuf;
 
     #[test]
     fn damage_is_told_with_its_snapshots_and_files_and_bounded() {

@@ -51,8 +51,11 @@ pub async fn run(
 ) -> Result<(), CliError> {
     let at = names::storage_reference("NAME", name)?;
     let storage = find(server, &at).await?;
-    let location = Location::Local { root: storage.spec.local_folder()?.into() };
-    let rotation = Rotation { server, secret: storage.secret_name(), at, location };
+    let secret = storage.secret_name();
+    let found = server.secret(&at.namespace, &secret).await?.and_then(|secret| secret.data).unwrap_or_default();
+    let key = |name: &str| found.get(name).and_then(|value| std::str::from_utf8(&value.0).ok());
+    let location = lvault_storages::location(&storage.spec, key)?;
+    let rotation = Rotation { server, secret, at, location };
     if rotation.read(PREVIOUS).await?.is_none() {
         rotation.introduce(given).await?;
     } else if given.is_some() {

@@ -1,7 +1,9 @@
 //! `lvault storage`: add, list, check, delete; see [`super::repositories`] for what opens repositories.
 //!
-//! The repositories' password is read from a file, from standard input, or made up here. It stands in the storage's
-//! Secret and nowhere else: in no argument, no output, no log.
+//! The repositories' password is read from a file, from standard input, or made up here, and a bucket's keys from a file or
+//! the environment. They stand in the storage's Secret and nowhere else: in no argument, no output, no log.
+
+mod place;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
@@ -12,18 +14,16 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Api, ResourceExt};
-use lvault_api::{
-    LocalStorage, Provider, PrunePolicy, SnapshotBackupStorage, SnapshotBackupStorageSpec, StorageLocation,
-    StoragePhase, StorageReference, keys,
-};
+use lvault_api::{SnapshotBackupStorage, StoragePhase, StorageReference, keys};
 use lvault_backup::ReadData;
 use lvault_controller::{CHECK_REQUESTED, check_is_answered};
 use serde_json::json;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
+pub use self::place::Asked;
 use super::{instead, reference, repositories, rotate};
-use crate::args::{StorageCommand, WaitArgs};
+use crate::args::{AddStorage, StorageCommand, WaitArgs};
 use crate::clock::now;
 use crate::error::CliError;
 use crate::names;
@@ -39,13 +39,14 @@ const LONGEST_PASSWORD: u64 = 4096;
 /// Runs one of the commands.
 pub async fn run(server: &Server, command: StorageCommand) -> Result<(), CliError> {
     match command {
-        StorageCommand::Add { name, local, namespace, password_file, password_stdin, wait } => {
+        StorageCommand::Add(AddStorage { name, place, namespace, password_file, password_stdin, wait }) => {
             let at = StorageReference {
                 name: names::object_name("NAME", &name)?,
                 namespace: names::namespace("--namespace", &namespace)?,
             };
+            let place = Asked::of(&place)?;
             let password = given_password(password_file.as_deref(), password_stdin)?;
-            let added = add(server, &at, &local, password).await?;
+            let added = add(server, &at, place, password).await?;
             say::note(&added.about_password);
             report_added(server, &at, wait).await
         }
@@ -93,15 +94,14 @@ pub struct Added {
     pub about_password: String,
 }
 
-/// Adds a local storage. Either the storage and its Secret are there afterwards, or nothing new is.
+/// Adds a storage. Either the storage and its Secret are there afterwards, or nothing new is.
 pub async fn add(
     server: &Server,
     at: &StorageReference,
-    folder: &str,
+    place: Asked,
     password: Option<Zeroizing<String>>,
 ) -> Result<Added, CliError> {
     let tried = format!("adding storage {at}");
-    let storage = local_storage(at, folder)?;
     if !server.has_namespace(&at.namespace).await? {
         return Err(CliError::NotFound {
             kind: "namespace",
@@ -116,7 +116,9 @@ pub async fn add(
             remedy: "choose another name, or look at it with `lvault storage list`".to_owned(),
         });
     }
-    let (made, about_password) = ensure_secret(server, at, password, &tried).await?;
+    let mut storage = SnapshotBackupStorage::new(&at.name, place.spec.clone());
+    storage.metadata.namespace = Some(at.namespace.clone());
+    let (made, about_password) = ensure_secret(server, at, &place, password, &tried).await?;
     match server.create(&server.storage_api(&at.namespace), &storage, &tried).await {
         Ok(_) => Ok(Added { about_password }),
         Err(error) => {
@@ -129,39 +131,18 @@ pub async fn add(
     }
 }
 
-fn local_storage(at: &StorageReference, folder: &str) -> Result<SnapshotBackupStorage, CliError> {
-    let spec = SnapshotBackupStorageSpec {
-        engine: "restic".to_owned(),
-        storage: StorageLocation {
-            provider: Provider::Local,
-            local: Some(LocalStorage { path: folder.to_owned(), secret_name: None }),
-            s3: None,
-            gcs: None,
-            azure: None,
-        },
-        global_flags: Vec::new(),
-        backup_flags: Vec::new(),
-        restore_flags: Vec::new(),
-        validate_on_create: true,
-        prune: Some(PrunePolicy::default()),
-    };
-    spec.local_folder()?;
-    let mut storage = SnapshotBackupStorage::new(&at.name, spec);
-    storage.metadata.namespace = Some(at.namespace.clone());
-    Ok(storage)
-}
-
-/// Makes the Secret with the password, or finds the one that an earlier storage of that name has left. Answers with
-/// the Secret when it was made here, and with what to tell about the password.
+/// Makes the Secret with the password and the bucket's keys, or finds the one that an earlier storage of that name has
+/// left. Answers with the Secret when it was made here, and with what to tell about the password.
 async fn ensure_secret(
     server: &Server,
     at: &StorageReference,
+    place: &Asked,
     password: Option<Zeroizing<String>>,
     tried: &str,
 ) -> Result<(Option<Secret>, String), CliError> {
-    let place = format!("Secret {at}, key {}", keys::RESTIC_PASSWORD);
+    let text = format!("Secret {at}, key {}", keys::RESTIC_PASSWORD);
     let given = password.is_some();
-    if server.secret(&at.namespace, &at.name).await?.is_some() {
+    if let Some(secret) = server.secret(&at.namespace, &at.name).await? {
         if !super::has_password(server, &at.namespace, &at.name).await? {
             return Err(CliError::Impossible {
                 tried: tried.to_owned(),
@@ -172,24 +153,26 @@ async fn ensure_secret(
         if given {
             return Err(CliError::Impossible {
                 tried: tried.to_owned(),
-                happened: format!("there is a password already in {place}, and another one was given"),
+                happened: format!("there is a password already in {text}, and another one was given"),
                 remedy: "leave the password out to use the one that is there, or choose another name".to_owned(),
             });
         }
-        return Ok((None, format!("the repositories' password is the one that stands in {place}")));
+        place.fits(&secret.data.unwrap_or_default(), at, tried)?;
+        return Ok((None, format!("the repositories' password is the one that stands in {text}")));
     }
+    place.is_complete()?;
     let password = password.unwrap_or_else(generated);
-    let data = BTreeMap::from([(keys::RESTIC_PASSWORD.to_owned(), ByteString(password.as_bytes().to_vec()))]);
+    let mut data = BTreeMap::from([(keys::RESTIC_PASSWORD.to_owned(), ByteString(password.as_bytes().to_vec()))]);
+    data.extend(
+        place.credentials.iter().map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec()))),
+    );
     let metadata =
         ObjectMeta { name: Some(at.name.clone()), namespace: Some(at.namespace.clone()), ..ObjectMeta::default() };
     let secret = Secret { metadata, data: Some(data), ..Secret::default() };
     let api: Api<Secret> = Api::namespaced(server.client(), &at.namespace);
     let made = server.create(&api, &secret, tried).await?;
     let how = if given { "stands" } else { "was made up and stands" };
-    Ok((
-        Some(made),
-        format!("the repositories' password {how} in {place}; without it they cannot be read: keep a copy"),
-    ))
+    Ok((Some(made), format!("the repositories' password {how} in {text}; without it they cannot be read: keep a copy")))
 }
 
 /// 244 bits from the operating system's random source.
@@ -333,15 +316,5 @@ mod tests {
     fn made_up_passwords_are_long_and_never_the_same() {
         let (one, other) = (generated(), generated());
         assert!(one.len() == 64 && one != other);
-    }
-
-    #[test]
-    fn only_absolute_plain_folders_are_storages() {
-        let at = StorageReference { name: "s".to_owned(), namespace: "default".to_owned() };
-        assert!(local_storage(&at, "/srv/backup").is_ok());
-        for bad in ["", "/", "backup", "../x", "/srv/../etc", "/srv/./x"] {
-            let error = local_storage(&at, bad).expect_err(bad);
-            assert!(error.to_string().starts_with("--local (spec.storage.local.path): "), "{error}");
-        }
     }
 }

@@ -17,6 +17,7 @@ use super::live::{self, Writer};
 use super::manifest::{Difference, Manifest};
 use super::tree;
 use crate::args::{PlacementArgs, RestoreArgs, WaitArgs};
+use crate::command::storage::Asked;
 use crate::command::{restore, snapshot, storage, volume};
 use crate::error::CliError;
 use crate::follow::{Goal, follow};
@@ -104,7 +105,7 @@ impl Script {
         step("adding a storage for repositories");
         let at = StorageReference { name: "backup".to_owned(), namespace: "default".to_owned() };
         let folder = self.repository.display().to_string();
-        storage::add(&self.server, &at, &folder, Some(self.password.clone())).await?;
+        storage::add(&self.server, &at, Asked::local(&folder)?, Some(self.password.clone())).await?;
         storage::checked(&self.server, &at, Some(LIMIT)).await?;
         Ok(at)
     }

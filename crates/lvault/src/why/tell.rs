@@ -309,7 +309,7 @@ fn storage_problem(
 ) -> bool {
     let status = storage.status.as_ref();
     let message = status.and_then(|status| status.message.clone()).unwrap_or_default();
-    if let Err(invalid) = storage.spec.local_folder() {
+    if let Err(invalid) = lvault_storages::check(&storage.spec) {
         story.because(format!("storage {at} cannot be used: {invalid}"));
         story.todo(format!("delete storage {at} and add it again with another value"));
     } else if !password {

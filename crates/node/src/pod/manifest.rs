@@ -68,7 +68,7 @@ pub(super) fn pod(settings: &PodSettings, id: &VolumeId, job: Job, task: &Task) 
         labels[keys::LABEL_ATTEMPT] = json!(attempt.to_string());
         labels[keys::LABEL_LAUNCH] = json!(launch.to_string());
     }
-    let text = task.without_password().map_err(|e| impossible(&e))?;
+    let text = task.without_secrets().map_err(|e| impossible(&e))?;
     let (volumes, mounts) = volumes(settings, task)?;
     let container = json!({
         "name": "executor",

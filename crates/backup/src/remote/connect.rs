@@ -1,0 +1,87 @@
+//! Connecting to a bucket: object_store's clients over our own transport.
+
+use super::http::Transport;
+use super::{Remote, Service};
+use crate::storage::{Cause, CauseKind, StorageError};
+use object_store::ObjectStore;
+use object_store::aws::AmazonS3Builder;
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::{BackoffConfig, RetryConfig};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// So often a single request is made again, quickly; what still fails is tried again by [`crate::storage::Storage`], which
+/// looks at the time.
+const QUICK_RETRIES: usize = 3;
+
+/// Prepares the client of a bucket. No request is made.
+///
+/// # Errors
+/// [`StorageError::Connect`] when the keys or certificates are none.
+pub(crate) fn connect(remote: &Remote) -> Result<Arc<dyn ObjectStore>, StorageError> {
+    let failed = |kind, text: String| StorageError::Connect { path: remote.to_string(), cause: Cause { kind, text } };
+    let with_tls = match &remote.service {
+        Service::S3 { endpoint, .. } => !endpoint.is_http(),
+        Service::Gcs { .. } => true,
+        Service::Azure { endpoint, .. } => !endpoint.as_ref().is_some_and(super::Endpoint::is_http),
+    };
+    let transport = Transport::new(&remote.options, with_tls).map_err(|text| failed(CauseKind::Certificate, text))?;
+    let retry = RetryConfig {
+        backoff: BackoffConfig {
+            init_backoff: Duration::from_millis(100),
+            max_backoff: Duration::from_secs(2),
+            base: 2.0,
+        },
+        max_retries: QUICK_RETRIES,
+        retry_timeout: remote.options.patience,
+    };
+    let store: Result<Arc<dyn ObjectStore>, object_store::Error> = match &remote.service {
+        Service::S3 { endpoint, region, key_id, key, session_token } => {
+            let mut builder = AmazonS3Builder::new()
+                .with_bucket_name(&remote.bucket)
+                .with_endpoint(endpoint.to_string())
+                .with_virtual_hosted_style_request(endpoint.is_of_bucket(&remote.bucket))
+                .with_allow_http(endpoint.is_http())
+                .with_region(region)
+                .with_access_key_id(key_id)
+                .with_secret_access_key(key.expose())
+                // Not every server knows how to delete several files at once.
+                .with_disable_bulk_delete(true)
+                .with_retry(retry)
+                .with_http_connector(transport);
+            if let Some(token) = session_token {
+                builder = builder.with_token(token.expose());
+            }
+            builder.build().map(|store| Arc::new(store) as _)
+        }
+        Service::Gcs { service_account } => GoogleCloudStorageBuilder::new()
+            .with_bucket_name(&remote.bucket)
+            .with_service_account_key(service_account.expose())
+            .with_retry(retry)
+            .with_http_connector(transport)
+            .build()
+            .map(|store| Arc::new(store) as _),
+        Service::Azure { account, key, endpoint } => {
+            let mut builder = MicrosoftAzureBuilder::new()
+                .with_container_name(&remote.bucket)
+                .with_account(account)
+                .with_access_key(key.expose())
+                .with_retry(retry)
+                .with_http_connector(transport);
+            if let Some(endpoint) = endpoint {
+                builder = builder.with_allow_http(endpoint.is_http()).with_endpoint(format!("{endpoint}/{account}"));
+            }
+            builder.build().map(|store| Arc::new(store) as _)
+        }
+    };
+    // What the builders say may repeat what they were given: it is not passed on.
+    store.map_err(|_| {
+        let text = match &remote.service {
+            Service::S3 { .. } => "its endpoint, region or keys cannot be used",
+            Service::Gcs { .. } => "GOOGLE_SERVICE_ACCOUNT_JSON_KEY is not the key of a service account in JSON",
+            Service::Azure { .. } => "AZURE_ACCOUNT_KEY is not an account's key in base64",
+        };
+        failed(CauseKind::Credentials, text.to_owned())
+    })
+}

@@ -1,0 +1,86 @@
+//! Creating a file that only the first writer may create, on servers of which some ignore that condition.
+//!
+//! With S3 the condition is `If-None-Match: *`, and some servers take no notice of it: all writers succeed, and the last
+//! one's content stays. So it is tried: the same content is created again, which a server that honours the condition
+//! refuses. On one that does not, every writer looks for the file right before it writes, has [`WRITE`] for that, waits for
+//! [`SETTLE`] afterwards, which is longer, and reads again: by then all writers who found no file have written, and all of
+//! them see the same last content. An answer that was lost is looked for in the same way.
+
+use crate::storage::{Cause, CauseKind, Storage, StorageError};
+use bytes::Bytes;
+use std::time::{Duration, Instant};
+
+/// A conditional write is given up after this time.
+pub(crate) const WRITE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
+/// After this time, nobody writes any more who found no file when we wrote.
+pub(crate) const SETTLE: Duration = Duration::from_millis(if cfg!(test) { 1200 } else { 15_000 });
+/// The pause before a write whose answer was lost is made again.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// How a conditional write ended.
+pub(crate) enum Created {
+    /// The server says that it is written.
+    Written,
+    /// The server says that there is a file already.
+    Exists,
+    /// The server knows no conditions.
+    Unconditional,
+    /// There is no telling: the answer was lost, or the server could not answer.
+    Unknown(Cause),
+    /// Refused.
+    Refused(Cause),
+}
+
+/// Creates `name`, or answers [`CauseKind::Exists`] when another content is or gets there.
+///
+/// Idempotent for the same content. A crash in the middle leaves the file or no file.
+pub(crate) fn create(storage: &Storage, name: &str, content: &Bytes, patience: Duration) -> Result<(), StorageError> {
+    let failed = |cause| StorageError::Write { path: storage.path(name), cause };
+    let started = Instant::now();
+    loop {
+        match look(storage, name, content)? {
+            Some(true) => return settle(storage, name, content),
+            Some(false) => return Err(failed(exists())),
+            None => {}
+        }
+        match storage.create_once(name, content)? {
+            Created::Written => break,
+            Created::Unconditional => {
+                storage.overwrite_once(name, content)?.map_err(failed)?;
+                return settle(storage, name, content);
+            }
+            Created::Refused(cause) => return Err(failed(cause)),
+            Created::Exists if started.elapsed() >= patience => return Err(failed(exists())),
+            Created::Unknown(cause) if started.elapsed() >= patience => return Err(failed(cause)),
+            // Another one's, or our own whose answer was lost: the next look tells.
+            Created::Exists | Created::Unknown(_) => std::thread::sleep(PAUSE),
+        }
+    }
+    match storage.create_once(name, content)? {
+        Created::Exists => Ok(()),
+        Created::Written | Created::Unconditional | Created::Unknown(_) | Created::Refused(_) => {
+            settle(storage, name, content)
+        }
+    }
+}
+
+/// Whether the file is there with this content (`true`) or with another one (`false`).
+fn look(storage: &Storage, name: &str, content: &Bytes) -> Result<Option<bool>, StorageError> {
+    match storage.read(name) {
+        Ok(found) => Ok(Some(found == *content)),
+        Err(err) if err.kind() == CauseKind::Missing => Ok(None),
+        Err(err) => Err(err),
+    }
+}
+
+fn settle(storage: &Storage, name: &str, content: &Bytes) -> Result<(), StorageError> {
+    std::thread::sleep(SETTLE);
+    match look(storage, name, content)? {
+        Some(true) => Ok(()),
+        Some(false) | None => Err(StorageError::Write { path: storage.path(name), cause: exists() }),
+    }
+}
+
+fn exists() -> Cause {
+    Cause { kind: CauseKind::Exists, text: "there is such a file already".to_owned() }
+}

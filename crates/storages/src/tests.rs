@@ -1,0 +1,98 @@
+//! What a spec and a Secret mean, and how what is wrong with them is named.
+
+use super::*;
+use std::collections::BTreeMap;
+
+fn spec(yaml: &str) -> SnapshotBackupStorageSpec {
+    serde_json::from_str(yaml).unwrap()
+}
+
+const S3: &str = r#"{"storage": {"provider": "s3", "s3": {"endpoint": "https://s3.example.com", "bucket": "b"}}}"#;
+const GCS: &str = r#"{"storage": {"provider": "gcs", "gcs": {"bucket": "b", "prefix": "/a/b/"}}}"#;
+const AZURE: &str = r#"{"storage": {"provider": "azure", "azure": {"container": "c", "maxConnections": 3}}}"#;
+
+fn with_keys(spec: &SnapshotBackupStorageSpec, given: &[(&str, &str)]) -> Result<Location, InvalidStorage> {
+    let given: BTreeMap<&str, &str> = given.iter().copied().collect();
+    location(spec, |name| given.get(name).copied())
+}
+
+#[test]
+fn a_bucket_takes_its_settings_from_the_spec_and_its_keys_from_the_secret() {
+    let keys = [("AWS_ACCESS_KEY_ID", "id\n"), ("AWS_SECRET_ACCESS_KEY", "key"), ("AWS_SESSION_TOKEN", "token")];
+    let mut s3 = spec(S3);
+    let settings = s3.storage.s3.as_mut().unwrap();
+    (settings.region, settings.prefix) = (Some("eu-west-1".to_owned()), Some("p/q".to_owned()));
+    (settings.max_connections, settings.insecure_tls) = (Some(9), true);
+    s3.backup_flags = vec!["--limit-upload=100".to_owned()];
+    let Location::Remote(remote) = with_keys(&s3, &[&keys[..], &[("CA_CERT_DATA", "pem")]].concat()).unwrap() else {
+        panic!("a bucket is no folder")
+    };
+    assert_eq!(remote.to_string(), "s3:https://s3.example.com/b/p/q");
+    let service = Service::S3 {
+        endpoint: Endpoint::parse("https://s3.example.com").unwrap(),
+        region: "eu-west-1".to_owned(),
+        key_id: "id".to_owned(),
+        key: Secret::new("key"),
+        session_token: Some(Secret::new("token")),
+    };
+    assert_eq!(remote.service, service);
+    let options = RemoteOptions {
+        max_connections: NonZeroUsize::new(9).unwrap(),
+        upload_rate: NonZeroU64::new(102_400),
+        ca_certificates: Some("pem".to_owned()),
+        insecure_tls: true,
+        ..RemoteOptions::default()
+    };
+    assert_eq!(remote.options, options);
+
+    let gcs = with_keys(&spec(GCS), &[("GOOGLE_SERVICE_ACCOUNT_JSON_KEY", "{}")]).unwrap();
+    assert_eq!(gcs.to_string(), "gs:b:/a/b");
+    let azure = with_keys(&spec(AZURE), &[("AZURE_ACCOUNT_NAME", "acc"), ("AZURE_ACCOUNT_KEY", "a2V5")]).unwrap();
+    assert_eq!(azure.to_string(), "azure:c:");
+    let local = spec(r#"{"storage": {"provider": "local", "local": {"path": "/srv"}}}"#);
+    assert_eq!(with_keys(&local, &[]).unwrap(), Location::Local { root: PathBuf::from("/srv") });
+}
+
+#[test]
+fn a_key_that_is_missing_or_empty_is_named() {
+    for (json, given, missing) in [
+        (S3, &[][..], "AWS_ACCESS_KEY_ID"),
+        (S3, &[("AWS_ACCESS_KEY_ID", "id")], "AWS_SECRET_ACCESS_KEY"),
+        (S3, &[("AWS_ACCESS_KEY_ID", " \n"), ("AWS_SECRET_ACCESS_KEY", "k")], "AWS_ACCESS_KEY_ID"),
+        (GCS, &[], "GOOGLE_SERVICE_ACCOUNT_JSON_KEY"),
+        (AZURE, &[("AZURE_ACCOUNT_KEY", "k")], "AZURE_ACCOUNT_NAME"),
+        (AZURE, &[("AZURE_ACCOUNT_NAME", "acc")], "AZURE_ACCOUNT_KEY"),
+    ] {
+        let error = with_keys(&spec(json), given).unwrap_err();
+        assert_eq!(error.field, missing, "{error}");
+        assert_eq!(check(&spec(json)), Ok(()), "the spec itself is fine");
+    }
+}
+
+#[test]
+fn what_makes_no_sense_in_a_spec_is_named() {
+    let s3 = |change: &str, to: &str| spec(&S3.replace(change, to));
+    for (wrong, field) in [
+        (s3(r#""s3":"#, r#""gcs":"#), "spec.storage.s3"),
+        (s3("https://s3.example.com", "https:/s3"), "spec.storage.s3.endpoint"),
+        (s3("\"b\"", "\"a/b\""), "spec.storage.s3.bucket"),
+        (s3("\"b\"", "\"b\", \"prefix\": \"../x\""), "spec.storage.s3.prefix"),
+        (s3("\"b\"", "\"b\", \"region\": \"a b\""), "spec.storage.s3.region"),
+        (s3("\"b\"", "\"b\", \"maxConnections\": -1"), "spec.storage.s3.maxConnections"),
+        (s3("{\"storage\"", "{\"engine\": \"kopia\", \"storage\""), "spec.engine"),
+        (s3("{\"storage\"", "{\"backupFlags\": [\"--compression=max\"], \"storage\""), "spec.backupFlags"),
+        (s3("{\"storage\"", "{\"backupFlags\": [\"--limit-upload=0\"], \"storage\""), "spec.backupFlags"),
+        (s3("{\"storage\"", "{\"restoreFlags\": [\"--limit-upload=9\"], \"storage\""), "spec.restoreFlags"),
+        (s3("{\"storage\"", "{\"globalFlags\": [\"--limit-upload=9\"], \"storage\""), "spec.globalFlags"),
+        (spec(&AZURE.replace("\"c\"", "\"c\", \"storageAccount\": \"A.b\"")), "spec.storage.azure.storageAccount"),
+        (
+            spec(r#"{"backupFlags": ["--limit-upload=9"], "storage": {"provider": "local", "local": {"path": "/s"}}}"#),
+            "spec.backupFlags",
+        ),
+    ] {
+        let error = check(&wrong).unwrap_err();
+        assert_eq!(error.field, field, "{error}");
+    }
+    let unknown = check(&s3("{\"storage\"", "{\"backupFlags\": [\"--compression=max\"], \"storage\"")).unwrap_err();
+    assert!(unknown.to_string().contains("'--compression=max'"), "{unknown}");
+}
