@@ -381,6 +381,21 @@ fn wait<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> 
 }
 
 #[cfg(test)]
+impl Storage {
+    /// A storage over any object store, as if it were a bucket.
+    pub(crate) fn over(objects: Arc<dyn ObjectStore>) -> Self {
+        Self {
+            objects,
+            base: "r".to_owned(),
+            shown: "memory".to_owned(),
+            folder: None,
+            patience: Duration::from_secs(20),
+            writers: 2,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -84,3 +84,6 @@ fn settle(storage: &Storage, name: &str, content: &Bytes) -> Result<(), StorageE
 fn exists() -> Cause {
     Cause { kind: CauseKind::Exists, text: "there is such a file already".to_owned() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -135,16 +135,16 @@ pub struct PlaceArgs {
     #[arg(long, value_name = "CONTAINER")]
     pub azure: Option<String>,
     /// The S3 server, such as https://s3.example.com; http:// only where it has no TLS
-    #[arg(long, value_name = "URL", requires = "s3")]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["local", "gcs", "azure"])]
     pub endpoint: Option<String>,
     /// The bucket's region [default: us-east-1]
-    #[arg(long, requires = "s3")]
+    #[arg(long, conflicts_with_all = ["local", "gcs", "azure"])]
     pub region: Option<String>,
     /// What stands before every repository's path in the bucket
     #[arg(long, value_name = "PATH", conflicts_with = "local")]
     pub prefix: Option<String>,
     /// The Azure storage account [default: AZURE_ACCOUNT_NAME]
-    #[arg(long, value_name = "NAME", requires = "azure")]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["local", "s3", "gcs"])]
     pub account: Option<String>,
     /// Read the bucket's keys from this file, as lines NAME=VALUE, or as Google's JSON [default: from the environment]
     #[arg(long, value_name = "FILE", conflicts_with = "local")]
@@ -153,7 +153,7 @@ pub struct PlaceArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "local")]
     pub ca_file: Option<PathBuf>,
     /// Do not check the server's certificate
-    #[arg(long, requires = "s3")]
+    #[arg(long, conflicts_with_all = ["local", "gcs", "azure"])]
     pub insecure_tls: bool,
     /// How many requests may be under way at once [default: 5]
     #[arg(long, value_name = "N", conflicts_with = "local")]

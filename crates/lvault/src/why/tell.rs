@@ -194,8 +194,8 @@ fn running(story: &mut Story, facts: &Facts, transfer: &TransferStatus) {
         let limit = limit(&facts.object);
         story.because(format!("executors of this attempt that were lost: {lost}; at {limit} the attempt fails"));
     }
-    if let Some(message) = transfer.message.as_ref().filter(|message| message.starts_with(WAITS_FOR_LOCK)) {
-        story.because(message.clone());
+    // The message itself stands in the headline.
+    if transfer.message.as_ref().is_some_and(|message| message.starts_with(WAITS_FOR_LOCK)) {
         let storage = facts.storage.as_ref().map(|(at, _)| at.to_string()).unwrap_or_default();
         story.todo(format!("wait for its holder; if that is gone for good, `lvault storage unlock {storage}`"));
     }

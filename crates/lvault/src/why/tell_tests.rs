@@ -273,9 +273,8 @@ fn a_copy_that_waits_for_a_lock_names_its_owner() {
     let executor = json!({"name": "backup-s1-1-1.ab", "epoch": 1, "launch": 1});
     let running = snapshot(online(json!({"phase": "Running", "message": message, "executor": executor})));
     assert_snapshot!(tell(&Facts { storage: good_storage(), ..facts(running) }, now()), @r"
-    snapshot s1: Running
+    snapshot s1: Running: the repository is in use, which is waited for: a lock of root on h, process 7
       - executor backup-s1-1-1.ab is working on it (claim 1)
-      - the repository is in use, which is waited for: a lock of root on h, process 7
     what to do:
       - wait for its holder; if that is gone for good, `lvault storage unlock default/backup`
     ");

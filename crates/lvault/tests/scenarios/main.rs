@@ -54,6 +54,7 @@ mod requests;
 mod world;
 
 mod bad_state;
+mod buckets;
 mod deletion;
 mod finished;
 mod lost_executors;

@@ -250,7 +250,9 @@ fn chosen(settings: &Settings, world: &World, observed: &Observed) -> Action {
         Intent::Volume(_) | Intent::LocalSnapshot(..) => None,
     };
     let running = record.is_some_and(|record| matches!(record.state, State::Running(_)));
+    let failed = record.is_some_and(|record| record.state == State::Failed);
     let alive = matches!(observed.executor, Seen::Present(Executor { life: Life::Alive, .. }));
+    let is_published = world.object.as_ref().is_some_and(|object| object.published);
     let has_volume = observed.volume.present().is_some();
     let is_loss = matches!(action, Action::Do(Effect::RecordLoss(_)));
     match planted {
@@ -277,7 +279,10 @@ fn chosen(settings: &Settings, world: &World, observed: &Observed) -> Action {
         Defect::EarlyFinalizer if action == Action::Do(Effect::RemoveVolume) && observed.deleting => {
             Action::Do(Effect::DropFinalizer)
         }
-        Defect::EarlyPublish if running && has_volume && !observed.deleting => Action::Do(Effect::Publish),
+        Defect::FailureRemoves if has_volume && action == Action::Settled && failed => Action::Do(Effect::RemoveVolume),
+        Defect::EarlyPublish if running && has_volume && !is_published && !observed.deleting => {
+            Action::Do(Effect::Publish)
+        }
         Defect::DeletionIgnoresExecutor if action == Action::Do(Effect::EndExecutor) && observed.deleting => {
             Action::Do(if observed.mount == Seen::Present(()) { Effect::Unmount } else { Effect::RemoveVolume })
         }

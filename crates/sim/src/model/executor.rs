@@ -149,8 +149,10 @@ pub fn steps(settings: &Settings, world: &World, process: &Process, into: &mut V
             };
             let change = |object: &mut Object| {
                 object.record = Some(record.clone());
-                if let Outcome::Done(commit) = outcome {
-                    object.reported = *commit;
+                match outcome {
+                    Outcome::Done(commit) => object.reported = *commit,
+                    Outcome::Failed if settings.planted == Some(Defect::FailureReports) => object.reported = Some(name),
+                    Outcome::Failed => {}
                 }
             };
             let again = ExecutorAt::ReadForResult(*outcome);

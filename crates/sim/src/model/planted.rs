@@ -75,6 +75,24 @@ pub fn all() -> Vec<Planted> {
             "a claim is taken over from an executor that runs",
             snapshot(Faults { zombies: 1, deletions: 0, ..calm }),
         ),
+        entry(
+            Defect::EarlyPublish,
+            "I8",
+            "the same, where nothing goes wrong",
+            Settings { faults: Faults::default(), ..Settings::small(Kind::Restore) },
+        ),
+        entry(
+            Defect::FailureReports,
+            "I4",
+            "a failure reports a commit",
+            snapshot(Faults { broken_copies: 1, deletions: 0, executor_crashes: 0, ..calm }),
+        ),
+        entry(
+            Defect::FailureRemoves,
+            "I9",
+            "a failed attempt loses its local snapshot",
+            snapshot(Faults { broken_copies: 1, ..calm }),
+        ),
         entry(Defect::RetryOverRunning, "", "a retry begins over an attempt that runs", small()),
     ]
 }

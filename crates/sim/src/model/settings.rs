@@ -116,6 +116,10 @@ pub enum Defect {
     NoReadBack,
     /// A retry is begun over an attempt that runs.
     RetryOverRunning,
+    /// An attempt that failed reports a commit.
+    FailureReports,
+    /// The local snapshot of a failed attempt is removed: a retry could not copy the same moment.
+    FailureRemoves,
 }
 
 const ORDINARY: Faults = Faults {
