@@ -16,6 +16,7 @@ const MOST_WRITERS: usize = 6;
 
 /// A storage that holds repositories.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "there is one for each opening, and it is not moved about")]
 pub enum Location {
     /// A folder of this machine. It has to exist: a storage that is not mounted is an error, not an empty storage.
     Local {

@@ -183,11 +183,12 @@ mod tests {
     use serde_json::json;
 
     fn metadata(finalizer: bool, deleting: bool) -> ObjectMeta {
-        let mut metadata = ObjectMeta::default();
-        metadata.finalizers = finalizer.then(|| vec![keys::FINALIZER.to_owned()]);
-        metadata.deletion_timestamp =
-            deleting.then(|| k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::UNIX_EPOCH));
-        metadata
+        let deleted = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::UNIX_EPOCH);
+        ObjectMeta {
+            finalizers: finalizer.then(|| vec![keys::FINALIZER.to_owned()]),
+            deletion_timestamp: deleting.then_some(deleted),
+            ..ObjectMeta::default()
+        }
     }
 
     #[test]

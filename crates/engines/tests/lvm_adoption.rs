@@ -6,7 +6,7 @@
     clippy::print_stderr,
     reason = "these are tests"
 )]
-#![expect(clippy::disallowed_methods, reason = "tests look at the machine with its own programs")]
+#![allow(clippy::disallowed_methods, reason = "tests look at the machine with its own programs")]
 
 mod support;
 

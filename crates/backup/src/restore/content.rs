@@ -3,7 +3,7 @@
 use crate::fault::Fault;
 use crate::index::Indexed;
 use crate::restore::Restore;
-use crate::tree::{hex, matches, read_data_unhashed};
+use crate::tree::{hex, matches, read_data, read_data_unhashed};
 use rustic_core::DataId;
 use rustic_core::repofile::{BlobType, Node};
 use std::fs::File;
@@ -96,7 +96,11 @@ impl Restore<'_> {
             }
             match part_matches(&self.indexed, file, offset, *id, &mut buffer) {
                 Ok(true) => {}
-                Ok(false) => return self.failures.add(path, format!("the content differs at offset {offset}")),
+                // Either the repository holds something else than it says, or the disk does.
+                Ok(false) => match read_data(&self.indexed, *id) {
+                    Ok(_) => return self.failures.add(path, format!("the content differs at offset {offset}")),
+                    Err(fault) => return self.failures.add_fault(path, fault),
+                },
                 Err(err) => return self.failures.add_io(path, "reading back", &err),
             }
             offset += buffer.len() as u64;

@@ -176,7 +176,11 @@ impl InPlace<'_> {
             }
             match part_matches(self.indexed, self.file, offset, *id, &mut there) {
                 Ok(true) => {}
-                Ok(false) => return self.failures.add(self.path, format!("the content differs at offset {offset}")),
+                // Either the repository holds something else than it says, or the disk does.
+                Ok(false) => match read_data(self.indexed, *id) {
+                    Ok(_) => return self.failures.add(self.path, format!("the content differs at offset {offset}")),
+                    Err(fault) => return self.failures.add_fault(self.path, fault),
+                },
                 Err(err) => return self.failures.add_io(self.path, "reading back", &err),
             }
             offset += there.len() as u64;

@@ -187,7 +187,10 @@ fn read_request(client: &mut TcpStream) -> std::io::Result<(String, Vec<u8>)> {
     let (mut read, mut buffer) = (Vec::new(), [0; 16 << 10]);
     let mut more = |read: &mut Vec<u8>| match client.read(&mut buffer)? {
         0 => Err(std::io::ErrorKind::UnexpectedEof.into()),
-        count => Ok::<_, std::io::Error>(read.extend_from_slice(&buffer[..count])),
+        count => {
+            read.extend_from_slice(&buffer[..count]);
+            Ok::<_, std::io::Error>(())
+        }
     };
     let end = loop {
         match read.windows(4).position(|part| part == b"\r\n\r\n") {

@@ -9,6 +9,7 @@ use super::{Output, WaitArgs};
 use crate::names::duration;
 
 /// Commands about storages.
+#[allow(clippy::large_enum_variant, reason = "there is one in a process")]
 #[derive(Debug, Subcommand)]
 pub enum StorageCommand {
     /// Add a storage. Without a given password a random one is made and kept in the storage's Secret

@@ -199,7 +199,8 @@ mod tests {
             .expect_err("makes no sense")
             .to_string()
         };
-        let cases: [(fn(&mut PlaceArgs), &str); 6] = [
+        type Spoil = fn(&mut PlaceArgs);
+        let cases: [(Spoil, &str); 6] = [
             (|p| p.endpoint = Some("ftp://x".to_owned()), "--endpoint"),
             (|p| p.s3 = Some("a b".to_owned()), "--s3"),
             (|p| p.prefix = Some("a//b".to_owned()), "--prefix"),
