@@ -117,7 +117,7 @@ fn a_server_that_stays_away_fails_the_backup_and_nothing_is_committed() {
 
 #[test]
 fn an_answer_that_is_lost_is_looked_for() {
-    for what in ["/config", "/keys/", "/data/", "/index/", "/snapshots/", "/locks/"] {
+    for what in ["/config", "/data/", "/snapshots/"] {
         let bucket = Bucket::new();
         write(bucket.bench.volume().join("file"), noise(1, 1000));
         bucket.proxy.plan(move |request| {

@@ -35,7 +35,8 @@ pub fn location<'a>(
 /// # Errors
 /// As [`location`], about the spec alone.
 pub fn check(spec: &SnapshotBackupStorageSpec) -> Result<(), InvalidStorage> {
-    location(spec, |_| Some("a2V5")).map(drop)
+    // Any text that makes sense for every key.
+    location(spec, |name| Some(if name == keys::AZURE_ACCOUNT_NAME { "account" } else { "a2V5" })).map(drop)
 }
 
 fn settings<'a, T>(settings: &'a Option<T>, field: &'static str) -> Result<&'a T, InvalidStorage> {
