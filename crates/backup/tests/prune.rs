@@ -70,9 +70,15 @@ fn a_killed_prune_leaves_everything_whole() {
     litter(&bench, &repository);
     let (kept, saved) = (repository.snapshots().unwrap().remove(0).id, bench.folder.path().join("saved"));
     copy(&bench.storage(), &saved);
-    let begin = Instant::now();
-    assert!(child(&bench).wait().unwrap().success());
-    let run = begin.elapsed();
+    // The first one may be slow for reasons of its own.
+    let run = (0..3).map(|_| {
+        std::fs::remove_dir_all(bench.storage()).unwrap();
+        copy(&saved, &bench.storage());
+        let begin = Instant::now();
+        assert!(child(&bench).wait().unwrap().success());
+        begin.elapsed()
+    });
+    let run = run.min().unwrap();
     let (mut killed, mut changed) = (0, 0);
     for number in 0..KILLS {
         std::fs::remove_dir_all(bench.storage()).unwrap();
