@@ -2,18 +2,21 @@
 //!
 //! With S3 the condition is `If-None-Match: *`, and some servers take no notice of it: all writers succeed, and the last
 //! one's content stays. So it is tried: the same content is created again, which a server that honours the condition
-//! refuses. On one that does not, every writer looks for the file right before it writes, has [`WRITE`] for that, waits for
-//! [`SETTLE`] afterwards, which is longer, and reads again: by then all writers who found no file have written, and all of
-//! them see the same last content. An answer that was lost is looked for in the same way.
+//! refuses. On one that does not, every writer looks for the file right before it writes, has [`WRITE`] for each of these
+//! three requests (a look that took longer is made again), waits for [`SETTLE`] afterwards, which is longer than all of
+//! them, and reads again: by then all writers who found no file have written, and all of them see the same last content.
+//! An answer that was lost is looked for in the same way.
 
 use crate::storage::{Cause, CauseKind, Storage, StorageError};
 use bytes::Bytes;
 use std::time::{Duration, Instant};
 
 /// A conditional write is given up after this time.
-pub(crate) const WRITE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
-/// After this time, nobody writes any more who found no file when we wrote.
-pub(crate) const SETTLE: Duration = Duration::from_millis(if cfg!(test) { 1200 } else { 15_000 });
+pub(crate) const WRITE: Duration = Duration::from_millis(if cfg!(test) { 500 } else { 5000 });
+/// After this time, nobody writes any more who found no file when we wrote: a look, a write and the trial of the condition
+/// have ended.
+pub(crate) const SETTLE: Duration = Duration::from_millis(if cfg!(test) { 1700 } else { 17_000 });
+const _: () = assert!(SETTLE.as_millis() > 3 * WRITE.as_millis());
 /// The pause before a write whose answer was lost is made again.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -38,9 +41,13 @@ pub(crate) fn create(storage: &Storage, name: &str, content: &Bytes, patience: D
     let failed = |cause| StorageError::Write { path: storage.path(name), cause };
     let started = Instant::now();
     loop {
+        let asked = Instant::now();
         match look(storage, name, content)? {
             Some(true) => return settle(storage, name, content),
             Some(false) => return Err(failed(exists())),
+            // What it says may be too old to act upon.
+            None if asked.elapsed() > WRITE && started.elapsed() < patience => continue,
+            None if asked.elapsed() > WRITE => return Err(failed(slow())),
             None => {}
         }
         match storage.create_once(name, content)? {
@@ -79,6 +86,11 @@ fn settle(storage: &Storage, name: &str, content: &Bytes) -> Result<(), StorageE
         Some(true) => Ok(()),
         Some(false) | None => Err(StorageError::Write { path: storage.path(name), cause: exists() }),
     }
+}
+
+fn slow() -> Cause {
+    let text = format!("the server takes more than {} s to say that there is no such file", WRITE.as_secs());
+    Cause { kind: CauseKind::Busy, text }
 }
 
 fn exists() -> Cause {

@@ -6,6 +6,9 @@
 //! 2. it becomes `RESTIC_PASSWORD`, and the old one `RESTIC_PASSWORD_PREVIOUS`, in one write;
 //! 3. executors that were started with the old one are waited for, and it is taken from every repository and from the Secret.
 //!
+//! Every write of the Secret is made to what was read of it: where somebody else has changed it since, another rotation or
+//! a person, nothing is written and the command ends, to be given again.
+//!
 //! At every moment `RESTIC_PASSWORD` opens every repository, except one that an executor with the old password makes during
 //! step 2; step 3 begins with adding the new password there.
 
@@ -56,7 +59,7 @@ pub async fn run(
     let key = |name: &str| found.get(name).and_then(|value| std::str::from_utf8(&value.0).ok());
     let location = lvault_storages::location(&storage.spec, key)?;
     let rotation = Rotation { server, secret, at, location };
-    if rotation.read(PREVIOUS).await?.is_none() {
+    if rotation.read().await?.key(PREVIOUS).is_none() {
         rotation.introduce(given).await?;
     } else if given.is_some() {
         return Err(rotation.under_way());
@@ -77,32 +80,33 @@ impl Rotation<'_> {
 
     /// Steps 1 and 2: afterwards the new password is the one.
     async fn introduce(&self, given: Option<Zeroizing<String>>) -> Result<(), CliError> {
-        let old = self.read(keys::RESTIC_PASSWORD).await?.ok_or_else(|| CliError::Impossible {
+        let mut seen = self.read().await?;
+        let old = seen.key(keys::RESTIC_PASSWORD).ok_or_else(|| CliError::Impossible {
             tried: format!("rotating the key of storage {}", self.at),
             happened: format!("Secret {}/{} has no {}", self.at.namespace, self.secret, keys::RESTIC_PASSWORD),
             remedy: "put the repositories' present password into that Secret".to_owned(),
         })?;
-        let new = match (self.read(NEXT).await?, given) {
+        let new = match (seen.key(NEXT), given) {
             (Some(next), Some(given)) if *next != *given => return Err(self.under_way()),
             (Some(next), _) => next,
             (None, given) => {
                 let new = given.unwrap_or_else(generated);
-                self.write(json!({NEXT: &*new})).await?;
+                seen = self.write(&seen, json!({NEXT: &*new})).await?;
                 new
             }
         };
         if *old == *new {
-            self.write(json!({NEXT: ""})).await?;
+            self.write(&seen, json!({NEXT: ""})).await?;
             return Err(CliError::input("--password-file", "it is the present password", "give another one"));
         }
         self.add(&old, &new).await?;
-        self.write(json!({keys::RESTIC_PASSWORD: &*new, PREVIOUS: &*old, NEXT: ""})).await
+        self.write(&seen, json!({keys::RESTIC_PASSWORD: &*new, PREVIOUS: &*old, NEXT: ""})).await.map(drop)
     }
 
     /// Step 3: afterwards the old password opens nothing any more.
     async fn retire(&self, timeout: Duration) -> Result<(), CliError> {
-        let (old, new) = (self.read(PREVIOUS).await?, self.read(keys::RESTIC_PASSWORD).await?);
-        let (Some(old), Some(new)) = (old, new) else { return Ok(()) };
+        let seen = self.read().await?;
+        let (Some(old), Some(new)) = (seen.key(PREVIOUS), seen.key(keys::RESTIC_PASSWORD)) else { return Ok(()) };
         self.add(&old, &new).await?;
         self.executors_ended(timeout).await?;
         self.add(&old, &new).await?;
@@ -115,7 +119,7 @@ impl Rotation<'_> {
             Ok(paths.len())
         })
         .await?;
-        self.write(json!({PREVIOUS: ""})).await?;
+        self.write(&seen, json!({PREVIOUS: ""})).await?;
         say::result(&format!(
             "{count} repositories of storage {} open with the new password only; it stands in Secret {}/{}, key {}: keep a copy",
             self.at,
@@ -185,22 +189,40 @@ impl Rotation<'_> {
         }
     }
 
-    async fn read(&self, key: &str) -> Result<Option<Zeroizing<String>>, CliError> {
-        let data = self.server.secret(&self.at.namespace, &self.secret).await?.and_then(|secret| secret.data);
-        let value = data.and_then(|mut data| data.remove(key)).and_then(|value| String::from_utf8(value.0).ok());
-        Ok(value.filter(|value| !value.is_empty()).map(Zeroizing::new))
+    /// The Secret as it is now.
+    async fn read(&self) -> Result<Seen, CliError> {
+        let found = self.server.secret(&self.at.namespace, &self.secret).await?;
+        Ok(Seen(found.ok_or_else(|| CliError::NotFound {
+            kind: "Secret",
+            name: format!("{}/{}", self.at.namespace, self.secret),
+            remedy: format!("it belongs to storage {}: put it back, with the repositories' password", self.at),
+        })?))
     }
 
-    /// Sets keys of the Secret, all in one write; an empty value takes a key away.
-    async fn write(&self, values: Value) -> Result<(), CliError> {
+    /// Sets keys of the Secret, all in one write; an empty value takes a key away. Refused where the Secret is not any
+    /// more what was seen.
+    async fn write(&self, seen: &Seen, values: Value) -> Result<Seen, CliError> {
         let mut data = serde_json::Map::new();
         for (key, value) in values.as_object().into_iter().flatten() {
             let bytes = k8s_openapi::ByteString(value.as_str().unwrap_or_default().as_bytes().to_vec());
             data.insert(key.clone(), if bytes.0.is_empty() { Value::Null } else { json!(bytes) });
         }
         let api: Api<Secret> = Api::namespaced(self.server.client(), &self.at.namespace);
+        let patch = json!({"metadata": {"resourceVersion": seen.0.metadata.resource_version}, "data": data});
         let tried = format!("writing Secret {}/{}", self.at.namespace, self.secret);
-        self.server.merge(&api, &self.secret, &json!({"data": data}), &tried).await.map(drop)
+        self.server.merge(&api, &self.secret, &patch, &tried).await.map(Seen)
+    }
+}
+
+/// The Secret, read once.
+struct Seen(Secret);
+
+impl Seen {
+    /// The text under a key; none where it is empty.
+    fn key(&self, name: &str) -> Option<Zeroizing<String>> {
+        let value = self.0.data.as_ref()?.get(name)?;
+        let text = std::str::from_utf8(&value.0).ok().filter(|text| !text.is_empty())?;
+        Some(Zeroizing::new(text.to_owned()))
     }
 }
 

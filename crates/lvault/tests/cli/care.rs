@@ -5,8 +5,12 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use serde_json::json;
+
 use crate::world::{World, program, until};
 
+/// The Secret of storage `backup`.
+const SECRET: &str = "backup";
 const OLD: &str = "correct horse battery staple";
 const NEW: &str = "an entirely different one";
 
@@ -101,4 +105,34 @@ fn a_password_is_replaced_while_everything_goes_on() {
     assert_eq!(keys, 1);
     let log = world.log();
     assert!(!log.contains(NEW) && !log.contains(OLD), "a password stands in the log");
+}
+
+#[test]
+fn a_rotation_does_not_write_over_what_somebody_else_has_changed() {
+    let (world, repository, _) = world();
+    // Work of another node that does not end keeps the rotation waiting.
+    let online = json!({"storage": {"name": "backup"}});
+    let spec = json!({"name": "far", "nodeName": "n2", "size": "64Mi", "source": "data", "accessType": "ro",
+        "onlineSnapshot": online});
+    let far =
+        json!({"apiVersion": "topolvm.io/v1", "kind": "LogicalVolume", "metadata": {"name": "far"}, "spec": spec});
+    let pending = json!({"onlineSnapshot": {"operation": "Backup", "phase": "Pending", "attempt": 1}});
+    world.apply(false, "logicalvolumes", &far, Some(&pending));
+    let rotation = std::thread::scope(|scope| {
+        let rotation = scope.spawn(|| world.run("storage rotate-key backup --timeout 100s"));
+        until("the new password is in use", || {
+            let secret = world.secret(SECRET, &json!({}));
+            secret["data"].get("RESTIC_PASSWORD_PREVIOUS").map(drop)
+        });
+        world.secret(SECRET, &json!({"metadata": {"labels": {"team": "storage"}}}));
+        world.ok("snapshot delete far");
+        rotation.join().unwrap()
+    });
+    assert_eq!(rotation.code, 1, "{rotation:?}");
+    assert!(rotation.err.contains("somebody else has just changed it"), "{rotation:?}");
+    let told = world.ok("storage rotate-key backup");
+    assert!(told.starts_with("1 repositories of storage default/backup"), "{told}");
+    let secret = world.secret(SECRET, &json!({}));
+    assert_eq!(secret["metadata"]["labels"]["team"], "storage");
+    assert!(secret["data"].get("RESTIC_PASSWORD_PREVIOUS").is_none() && !opens(&repository, OLD));
 }

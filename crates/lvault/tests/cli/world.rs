@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -165,22 +166,8 @@ impl World {
 
     /// Writes an object as kubectl would: past everything that the command line checks.
     pub(crate) fn apply(&self, namespaced: bool, plural: &str, object: &Value, status: Option<&Value>) {
-        use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
-        let kubeconfig = kube::config::Kubeconfig::read_from(self.state().join("kubeconfig")).expect("a kubeconfig");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(async {
-            let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.expect("a config");
-            let client = kube::Client::try_from(config).expect("a client");
-            let (group, version) = match object["apiVersion"].as_str().expect("a version").split_once('/') {
-                Some((group, version)) => (group, version),
-                None => ("", "v1"),
-            };
-            let kind = kube::core::GroupVersionKind::gvk(group, version, object["kind"].as_str().expect("a kind"));
-            let resource = kube::core::ApiResource::from_gvk_with_plural(&kind, plural);
-            let api: Api<DynamicObject> = match namespaced {
-                true => Api::namespaced_with(client, "default", &resource),
-                false => Api::all_with(client, &resource),
-            };
+        let kind = (object["apiVersion"].as_str().expect("a version"), object["kind"].as_str().expect("a kind"));
+        self.with_api(namespaced, plural, kind, async |api| {
             let object: DynamicObject = serde_json::from_value(object.clone()).expect("an object");
             let made = api.create(&PostParams::default(), &object).await.expect("created");
             if let Some(status) = status {
@@ -189,6 +176,37 @@ impl World {
                 api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch)).await.expect("a status");
             }
         });
+    }
+
+    /// A Secret, after a change.
+    pub(crate) fn secret(&self, name: &str, patch: &Value) -> Value {
+        self.with_api(true, "secrets", ("v1", "Secret"), async |api| {
+            let patched = api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.expect("a Secret");
+            serde_json::to_value(patched).expect("JSON")
+        })
+    }
+
+    fn with_api<T>(
+        &self,
+        namespaced: bool,
+        plural: &str,
+        (version, kind): (&str, &str),
+        work: impl AsyncFnOnce(Api<DynamicObject>) -> T,
+    ) -> T {
+        let kubeconfig = kube::config::Kubeconfig::read_from(self.state().join("kubeconfig")).expect("a kubeconfig");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.expect("a config");
+            let client = kube::Client::try_from(config).expect("a client");
+            let (group, version) = version.split_once('/').unwrap_or(("", version));
+            let kind = kube::core::GroupVersionKind::gvk(group, version, kind);
+            let resource = kube::core::ApiResource::from_gvk_with_plural(&kind, plural);
+            work(match namespaced {
+                true => Api::namespaced_with(client, "default", &resource),
+                false => Api::all_with(client, &resource),
+            })
+            .await
+        })
     }
 }
 

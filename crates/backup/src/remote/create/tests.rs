@@ -11,7 +11,7 @@ use object_store::{
 };
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Condition {
@@ -27,6 +27,8 @@ struct Server {
     files: InMemory,
     condition: Condition,
     has_lost: AtomicBool,
+    /// So many answers to a look arrive late, when they are not true any more.
+    slow_looks: AtomicUsize,
 }
 
 impl fmt::Display for Server {
@@ -65,7 +67,12 @@ impl ObjectStore for Server {
         self.files.put_multipart_opts(at, options).await
     }
     async fn get_opts(&self, at: &Path, options: GetOptions) -> Result<GetResult, Error> {
-        self.files.get_opts(at, options).await
+        let answer = self.files.get_opts(at, options).await;
+        let less = |left: usize| left.checked_sub(1);
+        if self.slow_looks.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok() {
+            tokio::time::sleep(WRITE + Duration::from_millis(200)).await;
+        }
+        answer
     }
     fn delete_stream(&self, all: BoxStream<'static, Result<Path, Error>>) -> BoxStream<'static, Result<Path, Error>> {
         self.files.delete_stream(all)
@@ -82,7 +89,12 @@ impl ObjectStore for Server {
 }
 
 fn storage(condition: Condition) -> Storage {
-    Storage::over(Arc::new(Server { files: InMemory::new(), condition, has_lost: AtomicBool::new(false) }))
+    with_slow_looks(condition, 0)
+}
+
+fn with_slow_looks(condition: Condition, looks: usize) -> Storage {
+    let (has_lost, slow_looks) = (AtomicBool::new(false), AtomicUsize::new(looks));
+    Storage::over(Arc::new(Server { files: InMemory::new(), condition, has_lost, slow_looks }))
 }
 
 #[test]
@@ -124,4 +136,19 @@ fn a_lost_answer_is_looked_for_and_a_file_that_is_there_stays() {
         assert_eq!(err.kind(), CauseKind::Exists);
         assert_eq!(storage.read("config").unwrap(), "theirs");
     }
+}
+
+#[test]
+fn an_answer_that_is_too_old_is_not_acted_upon() {
+    let storage = with_slow_looks(Condition::Ignored, 1);
+    std::thread::scope(|scope| {
+        let ours = scope.spawn(|| create(&storage, "config", &Bytes::from_static(b"ours"), Duration::from_secs(20)));
+        std::thread::sleep(Duration::from_millis(200));
+        storage.overwrite_once("config", &Bytes::from_static(b"theirs")).unwrap().unwrap();
+        assert_eq!(ours.join().unwrap().unwrap_err().kind(), CauseKind::Exists);
+    });
+    assert_eq!(storage.read("config").unwrap(), "theirs");
+    let never = with_slow_looks(Condition::Ignored, usize::MAX);
+    let err = create(&never, "config", &Bytes::from_static(b"ours"), Duration::from_secs(1)).unwrap_err();
+    assert_eq!(err.kind(), CauseKind::Busy, "{err}");
 }
