@@ -36,15 +36,20 @@ impl VolumeGroup {
         let disks = disks(folder);
         let loops = if std::env::var_os(DISKS).is_none() { disks.clone() } else { Vec::new() };
         let group = VolumeGroup::on(folder, disks, loops);
+        group.lay_out(layout, "3g");
+        group
+    }
+
+    /// Makes its only class, and the thin pool of this size where that is wanted.
+    pub(crate) fn lay_out(&self, layout: Layout, pool: &str) {
         match layout {
-            Layout::Thick => group.configure("- {name: thick, volume-group: VG, default: true, spare-gb: 0}"),
+            Layout::Thick => self.configure("- {name: thick, volume-group: VG, default: true, spare-gb: 0}"),
             Layout::Thin => {
-                group.lvm(&["lvcreate", "-q", "-y", "--type", "thin-pool", "-L", "3g", "-n", "pool", &group.name]);
+                self.lvm(&["lvcreate", "-q", "-y", "--type", "thin-pool", "-L", pool, "-n", "pool", &self.name]);
                 let pool = "thin-pool: {name: pool, overprovision-ratio: 2.0}";
-                group.configure(&format!("- {{name: thin, volume-group: VG, default: true, type: thin, {pool}}}"));
+                self.configure(&format!("- {{name: thin, volume-group: VG, default: true, type: thin, {pool}}}"));
             }
         }
-        group
     }
 
     /// Makes an empty one on these disks.
