@@ -13,8 +13,16 @@ pub(crate) const IN_GUEST: &str = "LVAULT_GUEST";
 const ALL: &str = "LVAULT_LVM_SCENARIOS";
 
 /// What a usual run has time for.
-const THIN: [&str; 2] = ["finished::lvm_thin::a_first_snapshot", "lvm_storage::thin::a_pool_that_fills_up"];
-const THICK: [&str; 2] = ["finished::lvm_thick::a_first_snapshot", "lvm_storage::thick::a_snapshot_that_is_outrun"];
+const THIN: [&str; 3] = [
+    "finished::lvm_thin::a_first_snapshot",
+    "lvm_storage::thin::a_pool_that_fills_up",
+    "lvm_storage::thin::a_disk_that_comes_and_goes",
+];
+const THICK: [&str; 3] = [
+    "finished::lvm_thick::a_first_snapshot",
+    "lvm_storage::thick::a_snapshot_that_is_outrun",
+    "lvm_storage::thick::a_failing_disk",
+];
 
 #[test]
 fn in_guest_lvm_thin_scenarios() {
