@@ -220,11 +220,6 @@ mod on_lvm {
     }
 
     #[test]
-    fn thick_on_a_disk_that_loses_its_data() {
-        each_operation(Layout::Thick, Down::Everything, DATA, &OPERATIONS, false);
-    }
-
-    #[test]
     fn thin_on_a_disk_that_loses_its_data() {
         each_operation(Layout::Thin, Down::Everything, DATA, &OPERATIONS, false);
     }
@@ -237,11 +232,6 @@ mod on_lvm {
     #[test]
     fn thick_on_a_disk_that_lies() {
         each_operation(Layout::Thick, Down::Lies, ALL, &AFTER_LIES, false);
-    }
-
-    #[test]
-    fn thick_on_a_disk_that_lies_about_data() {
-        each_operation(Layout::Thick, Down::Lies, DATA, &AFTER_LIES, false);
     }
 
     /// A second of work, a second of errors: whatever is done at last is whole.
