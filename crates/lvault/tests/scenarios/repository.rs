@@ -71,6 +71,14 @@ impl Repository {
         restic
     }
 
+    /// Where it is, if it is in a folder.
+    pub(crate) fn folder(&self) -> &Path {
+        match &self.place {
+            Place::Folder(path) => path,
+            Place::Bucket(address, _) => panic!("{address} is no folder"),
+        }
+    }
+
     /// Whether there is one.
     pub(crate) fn exists(&self) -> bool {
         match &self.place {
