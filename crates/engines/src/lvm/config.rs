@@ -79,7 +79,8 @@ impl Config {
         let odd_line = || text.split('\n').position(|line| line.contains(odd)).map(|index| index + 1);
         let unreadable = |error: serde_yaml_ng::Error| {
             let said = error.to_string();
-            refuse(if said.contains("line ") { None } else { odd_line() }, said)
+            // It leaves the place out, too, where that is the very beginning.
+            refuse(if said.contains("line ") { None } else { odd_line().or(Some(1)) }, said)
         };
         let file: File = serde_yaml_ng::from_str(text).map_err(unreadable)?;
         if file.device_classes.is_empty() {
