@@ -12,7 +12,7 @@ help:
 	@echo "make build   build target/release/lvault"
 	@echo "make image   build lvault.tar, an OCI image for the nodes of a cluster, without Docker"
 	@echo "make test    format, lints, every test, generated files, the demo with every engine"
-	@echo "make soak    random users and random misfortunes on whole lvaults (SOAK_SECONDS=600 on each engine), then the judgement"
+	@echo "make soak    random users and random misfortunes on whole lvaults (SOAK_SECONDS=600 on each engine and on a bucket), then the judgement"
 	@echo "make prove   the proof: model, crash points, stale views, 10,000 random histories, schema, mutations, fuzzing (see docs/PROOF.md)"
 	@echo "make prove-long  the same with 100,000 histories (HISTORIES=n for another number, in both)"
 	@echo "make fuzz    coverage-guided fuzzing of every parser of bytes from outside (FUZZ_SECONDS=60 each, FUZZ_TARGETS='patch lvmd' for some)"
@@ -43,6 +43,7 @@ test: setup
 # Prints its seed; LVAULT_SEED repeats its choices. Executors and lvault are killed and stopped, the storage fills up.
 SOAK_SECONDS ?= 600
 soak: setup
+	LVAULT_FLIPS=10000 cargo nextest run --locked --workspace -E 'package(lvault-backup) & test(a_flipped_bit)'
 	LVAULT_SOAK_SECONDS=$(SOAK_SECONDS) cargo nextest run --locked --workspace --profile soak --no-capture \
 		-E 'package(lvault) & binary(scenarios) & test(soak::)'
 

@@ -98,7 +98,7 @@ cat >/run/lvm-system/lvm.conf <<'CONF'
 devices { use_devicesfile=0 obtain_device_list_from_udev=0 external_device_info_source="none" scan=["/dev"] }
 backup { backup=0 archive=0 }
 global { locking_dir="/run/lock/lvm" use_lvmpolld=0 }
-activation { udev_sync=0 udev_rules=0 monitoring=0 reserved_memory=1024 }
+activation { udev_sync=0 udev_rules=0 monitoring=0 reserved_memory=0 reserved_stack=0 }
 CONF
 export LVM_SYSTEM_DIR=/run/lvm-system LVM_SUPPRESS_FD_WARNINGS=1 DM_DISABLE_UDEV=1 LVAULT_GUEST=1
 stty -F /dev/tty1 raw -echo

@@ -42,6 +42,7 @@ pub(crate) enum Tool {
     Timeout,
     Shell,
     Lvm,
+    Dmsetup,
     Blkdiscard,
     MkfsBtrfs,
     Btrfs,
@@ -50,7 +51,7 @@ pub(crate) enum Tool {
 
 impl Tool {
     /// All of them.
-    const ALL: [Tool; 15] = [
+    const ALL: [Tool; 16] = [
         Tool::MkfsExt4,
         Tool::MkfsXfs,
         Tool::Mount,
@@ -62,6 +63,7 @@ impl Tool {
         Tool::Timeout,
         Tool::Shell,
         Tool::Lvm,
+        Tool::Dmsetup,
         Tool::Blkdiscard,
         Tool::MkfsBtrfs,
         Tool::Btrfs,
@@ -110,6 +112,7 @@ impl Tool {
             Tool::Timeout => "timeout",
             Tool::Shell => "sh",
             Tool::Lvm => "lvm",
+            Tool::Dmsetup => "dmsetup",
             Tool::Blkdiscard => "blkdiscard",
             Tool::MkfsBtrfs => "mkfs.btrfs",
             Tool::Btrfs => "btrfs",
@@ -120,7 +123,13 @@ impl Tool {
     /// Whether it may be ended in the middle without doing damage to a filesystem.
     fn may_be_stopped(self) -> bool {
         match self {
-            Tool::Resize2fs | Tool::E2fsck | Tool::XfsGrowfs | Tool::Lvm | Tool::Btrfs | Tool::Btrfstune => false,
+            Tool::Resize2fs
+            | Tool::E2fsck
+            | Tool::XfsGrowfs
+            | Tool::Lvm
+            | Tool::Dmsetup
+            | Tool::Btrfs
+            | Tool::Btrfstune => false,
             Tool::MkfsExt4
             | Tool::MkfsXfs
             | Tool::Mount
@@ -141,6 +150,7 @@ impl Tool {
             Tool::Mount | Tool::Losetup => "mount",
             Tool::Fsfreeze | Tool::Blkdiscard => "util-linux",
             Tool::Lvm => "lvm2",
+            Tool::Dmsetup => "dmsetup",
             Tool::MkfsBtrfs | Tool::Btrfs | Tool::Btrfstune => "btrfs-progs",
             Tool::Timeout => "coreutils",
             Tool::Shell => "dash",

@@ -13,7 +13,6 @@ mod support;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use lvault_core::Bytes;
@@ -21,6 +20,7 @@ use lvault_engines::{
     Access, Change, EngineError, Filesystem, LvmEngine, LvmError, NewVolume, Options, Placement, ProblemKind,
     Recovered, Retry, VolumeEngine,
 };
+use support::disk::BadDisk;
 use support::lvm::{Layout, VolumeGroup, device_mapper_or_skip, run_in_guest};
 use support::{Kind, MIB, State, content, filled, id, remove, snapshot};
 
@@ -423,64 +423,5 @@ mod on_lvm {
             on_bad.ensure_detached(&id("a")).unwrap();
             remove(&on_bad, "a");
         });
-    }
-
-    /// A disk over another one, which can be made to fail.
-    struct BadDisk {
-        beneath: PathBuf,
-        sectors: u64,
-    }
-
-    impl BadDisk {
-        const NAME: &str = "lvault-bad-disk";
-        /// LVM must not find its label on the disk beneath, too.
-        const OFFSET: u64 = 4096;
-
-        fn new(folder: &Path) -> BadDisk {
-            let file = folder.join("bad-disk");
-            fs::File::create(&file).unwrap().set_len(1 << 30).unwrap();
-            let said = Command::new("losetup").args(["--find", "--show"]).arg(&file).output().unwrap();
-            let beneath = PathBuf::from(String::from_utf8(said.stdout).unwrap().trim());
-            let disk = BadDisk { beneath, sectors: (1 << 30) / 512 - BadDisk::OFFSET };
-            disk.dmsetup(&["create", BadDisk::NAME, "--table", &disk.good(disk.sectors)]);
-            disk
-        }
-
-        fn path(&self) -> PathBuf {
-            Path::new("/dev/mapper").join(BadDisk::NAME)
-        }
-
-        fn good(&self, sectors: u64) -> String {
-            format!("0 {sectors} linear {} {}", self.beneath.display(), BadDisk::OFFSET)
-        }
-
-        fn fails_from(&self, sector: u64) {
-            let error = format!("{sector} {} error", self.sectors - sector);
-            self.become_table(&if sector == 0 { error } else { format!("{}\n{error}", self.good(sector)) });
-        }
-
-        fn works(&self) {
-            self.become_table(&self.good(self.sectors));
-        }
-
-        fn become_table(&self, table: &str) {
-            let path = tempfile::NamedTempFile::new().unwrap();
-            fs::write(path.path(), format!("{table}\n")).unwrap();
-            self.dmsetup(&["suspend", "--noflush", "--nolockfs", BadDisk::NAME]);
-            self.dmsetup(&["load", BadDisk::NAME, path.path().to_str().unwrap()]);
-            self.dmsetup(&["resume", BadDisk::NAME]);
-        }
-
-        fn dmsetup(&self, args: &[&str]) {
-            let said = Command::new("dmsetup").args(args).output().unwrap();
-            assert!(said.status.success(), "{args:?}: {}", String::from_utf8_lossy(&said.stderr));
-        }
-    }
-
-    impl Drop for BadDisk {
-        fn drop(&mut self) {
-            let _ = Command::new("dmsetup").args(["remove", "--force", BadDisk::NAME]).output();
-            let _ = Command::new("losetup").arg("-d").arg(&self.beneath).output();
-        }
     }
 }

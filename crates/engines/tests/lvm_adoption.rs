@@ -52,7 +52,7 @@ mod on_lvm {
     #[test]
     fn a_volume_is_taken_over_as_it_is() {
         for layout in [Layout::Thin, Layout::Thick] {
-            for filesystem in [Filesystem::Ext4, Filesystem::Xfs] {
+            for filesystem in [Filesystem::Ext4, Filesystem::Xfs, Filesystem::Btrfs] {
                 with_engine(layout, |state, engine, group| {
                     let (pool, size) = (format!("{group}/pool"), "314572800b");
                     match layout {
@@ -130,6 +130,9 @@ mod on_lvm {
                 lvm(state, &[&args, more].concat())
             };
             thin("raw", &[]);
+            let noise: Vec<u8> = (0..MIB as u32).map(|number| number.wrapping_mul(2_654_435_761) as u8).collect();
+            let raw = state.with_group(|group| group.device("raw"));
+            fs::write(&raw, &noise).unwrap();
             thin("neighbours", &["--addtag", "lvault", "--addtag", "lvault.owner=somebodyelse"]);
             lvm(state, &["lvcreate", "-q", "-y", "-L", "64m", "-n", "thick", &group]);
             lvm(state, &["lvcreate", "-q", "-y", "-s", "-L", "16m", "-n", "cow", &format!("{group}/thick")]);
@@ -151,6 +154,7 @@ mod on_lvm {
             assert!(engine.ensure_adopted(&unknown).unwrap_err().to_string().contains("no device class 'nvme'"));
             assert_eq!(engine.ensure_adopted(&adoption("nothing", Access::ReadWrite)).unwrap(), Change::Unchanged);
             assert_eq!((all(), engine.list().unwrap()), (before, vec![]));
+            assert!(fs::read(&raw).unwrap().starts_with(&noise), "a raw block volume was written to");
         });
     }
 }

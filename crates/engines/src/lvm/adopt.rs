@@ -35,7 +35,12 @@ impl LvmEngine {
         let held = self.hold_tools(&wanted.id)?;
         let device = self.activate_lv(&class.volume_group, group, lv, &wanted.id, &held)?.path()?;
         let found = filesystem::found_on(&device).map_err(EngineError::io("reading", &device))?;
-        let filesystem = found.ok_or_else(|| refused("it holds neither ext4 nor xfs nor btrfs".to_owned()))?;
+        let filesystem = found.ok_or_else(|| {
+            refused(
+                "it holds neither ext4 nor xfs nor btrfs, as a raw block volume does, and one that was never formatted"
+                    .to_owned(),
+            )
+        })?;
         let size = size_of(&device)?;
         let facts = Facts {
             size: Bytes(size),

@@ -90,7 +90,9 @@ impl LvmEngine {
         loop {
             let devices = Devices::now()?;
             let Some(there) = devices.at(&point) else { break };
-            if !self.is_ours(&*self.lvm.report()?, &devices, there) {
+            let report = self.lvm.report()?;
+            if !self.is_ours(&report, &devices, there) {
+                self.require_seen(&report, id)?;
                 tracing::warn!(path = %point.display(), "a foreign mount is left alone");
                 return Ok(change);
             }

@@ -18,6 +18,8 @@ use crate::tools::{Finished, Tool, Tools};
 
 /// JSON reports, all the fields of them, and `--configreport`.
 const LEAST: &str = "2.02.169";
+/// The oldest that a report may be which lacks a volume group: its disk may answer again at any time.
+const UNSEEN: Duration = Duration::from_secs(2);
 /// What LVM says of a device that answers with errors, before the device's name.
 const DEVICE_ERRORS: [&str; 3] = ["Error reading device ", "Error writing device ", "read failed on "];
 
@@ -67,9 +69,12 @@ impl Lvm {
         let age = age.min(self.age);
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         let changes = self.changes.load(Ordering::SeqCst);
-        if let Some(known) = remembered.as_ref().filter(|known| known.changes == changes && known.began.elapsed() < age)
-        {
-            return Ok(Arc::clone(&known.report));
+        if let Some(known) = remembered.as_ref().filter(|known| known.changes == changes) {
+            let classes = &self.live.now().classes;
+            let lacks = classes.iter().any(|class| !known.report.groups.contains_key(&class.volume_group));
+            if known.began.elapsed() < if lacks { age.min(UNSEEN) } else { age } {
+                return Ok(Arc::clone(&known.report));
+            }
         }
         let began = Instant::now();
         let attempted = "asking LVM for its volumes";

@@ -53,6 +53,15 @@ impl Devices {
         self.by_identity.get(&identity(group, volume))
     }
 
+    /// Whether this node is a device of this volume group, but of no volume that LVM knows.
+    pub(super) fn is_leftover(&self, group: &Group, node: &Path) -> bool {
+        let of_group = format!("LVM-{}", group.uuid.replace('-', ""));
+        let known = |found: &str| group.volumes.values().any(|volume| identity(group, volume) == found);
+        let here = |active: &Active| active.path().is_ok_and(|path| path == node);
+        let mut ours = self.by_identity.iter().filter(|(found, _)| found.starts_with(&of_group) && !known(found));
+        ours.any(|(_, active)| here(active))
+    }
+
     /// Where a device is mounted, in the order of mounting.
     pub(super) fn mounts_of(&self, device: &Active) -> impl Iterator<Item = &Mount> {
         self.mounts.iter().filter(move |mount| mount.device == device.number)

@@ -81,6 +81,16 @@ pub enum LvmError {
         /// The configuration.
         path: PathBuf,
     },
+    /// LVM does not show a volume group, so nothing is known of what may lie in it.
+    #[error(
+        "nothing is known of volume {id}: it may lie in the volume group {group}, which LVM does not show; look whether its disks are connected and answer (pvs, dmesg)"
+    )]
+    GroupUnseen {
+        /// The volume.
+        id: VolumeId,
+        /// The volume group.
+        group: String,
+    },
     /// There is no such thin pool.
     #[error(
         "device class '{class}' needs the thin pool {pool}, which does not exist: make it with lvcreate --type thin-pool, or correct {path}"
@@ -269,7 +279,7 @@ impl LvmError {
             | LvmError::ThickSnapshot { .. }
             | LvmError::Device { .. }
             | LvmError::NoRoomForStore { .. } => Retry::Never,
-            LvmError::HasSnapshots { .. } => Retry::Later,
+            LvmError::HasSnapshots { .. } | LvmError::GroupUnseen { .. } => Retry::Later,
         }
     }
 
@@ -292,6 +302,7 @@ impl LvmError {
             | LvmError::NoSuchOptionClass { .. }
             | LvmError::TooOld { .. }
             | LvmError::Output { .. }
+            | LvmError::GroupUnseen { .. }
             | LvmError::NotAdopted { .. }
             | LvmError::ThickSnapshot { .. }
             | LvmError::HasSnapshots { .. }

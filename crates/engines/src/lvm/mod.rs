@@ -177,7 +177,19 @@ impl LvmEngine {
                 }
             }
         }
+        self.require_seen(report, id)?;
         Ok(Found::Nothing)
+    }
+
+    /// What LVM does not show is gone only where it shows all volume groups: those of a disk that does not answer are left
+    /// out of the report without a word. A volume that never had a folder here was never made here.
+    fn require_seen(&self, report: &Report, id: &VolumeId) -> Result<(), LvmError> {
+        let config = self.lvm.live.now();
+        let unseen = config.classes.iter().find(|class| !report.groups.contains_key(&class.volume_group));
+        match unseen.filter(|_| self.folder(id).exists()) {
+            Some(class) => Err(LvmError::GroupUnseen { id: id.clone(), group: class.volume_group.clone() }),
+            None => Ok(()),
+        }
     }
 
     /// Does something with a volume that has to be there.

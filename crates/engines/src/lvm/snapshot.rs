@@ -11,7 +11,7 @@ use std::path::Path;
 use lvault_core::{Bytes, VolumeId};
 
 use super::config::Kind;
-use super::devices::{Devices, node};
+use super::devices::{Active, Devices, node};
 use super::error::LvmError;
 use super::room::{Storage, storage};
 use super::tags;
@@ -69,9 +69,10 @@ impl LvmEngine {
             let storage = storage(&report, &config, class)?;
             storage.require_sound()?;
             require_free_name(storage.group, &class.volume_group, &new.id)?;
+            self.clear_leftover(storage.group, &class.volume_group, &new.id, &held)?;
             let args = self.cut_arguments(new, source, &storage)?;
             if let Some(point) = &writable {
-                self.write_out(source.id, point)?;
+                self.write_out(source.id, point, &device)?;
             }
             self.lvm.change(&args, Some(&held), &format!("cutting snapshot {} of volume {}", new.id, source.id))?;
         }
@@ -122,10 +123,12 @@ impl LvmEngine {
     }
 
     /// Writes out what is unwritten, so that writers do not wait for it during the cut.
-    fn write_out(&self, source: &VolumeId, point: &Path) -> Result<(), EngineError> {
-        let root = File::open(point).map_err(EngineError::io("opening", point))?;
-        rustix::fs::syncfs(&root).map_err(EngineError::io("writing out", point))?;
-        drop(root);
+    fn write_out(&self, source: &VolumeId, point: &Path, device: &Active) -> Result<(), EngineError> {
+        let written = File::open(point).and_then(|root| Ok(rustix::fs::syncfs(&root)?));
+        if let Err(why) = written {
+            let what = format!("writing volume {source} out before it is cut");
+            return Err(LvmError::Device { what, device: device.path()?, why: why.to_string() }.into());
+        }
         let mark = self.folder(source).join(FROZEN);
         File::create(&mark).and_then(|file| file.sync_all()).map_err(EngineError::io("noting the freeze in", &mark))?;
         let budget = self.options.freeze_budget;

@@ -61,6 +61,7 @@ impl LvmEngine {
             let storage = storage(&report, &config, class)?;
             storage.require_sound()?;
             require_free_name(storage.group, &class.volume_group, &new.id)?;
+            self.clear_leftover(storage.group, &class.volume_group, &new.id, &held)?;
             let size = storage.rounded(new.size).unwrap_or(Bytes(u64::MAX));
             storage.require_room(&new.id, size, &self.owner)?;
             let mut args = vec!["lvcreate".to_owned(), "-y".to_owned(), "-W".to_owned(), "y".to_owned()];
@@ -102,6 +103,28 @@ impl LvmEngine {
         Err(error)
     }
 
+    /// Takes away a device of a volume that LVM does not know (any more): its records were lost on the way to the disk. Its
+    /// name is in the way of a new one. The kernel refuses where somebody uses it. Idempotent.
+    pub(super) fn clear_leftover(
+        &self,
+        group: &Group,
+        group_name: &str,
+        id: &VolumeId,
+        held: &File,
+    ) -> Result<(), EngineError> {
+        let device = node(group_name, id.as_str());
+        if !Devices::now()?.is_leftover(group, &device) {
+            return Ok(());
+        }
+        let attempted = format!("removing {}, a device of which LVM knows nothing", device.display());
+        let args = [OsStr::new("remove"), device.as_os_str()];
+        let prefix = &self.lvm.live.now().command_prefix;
+        let finished = self.lvm.tools.run_prefixed(prefix, Tool::Dmsetup, &args, Some(held), &attempted)?;
+        finished.ok(&attempted, Retry::Later)?;
+        tracing::warn!(volume = %id, device = %device.display(), "a device was left of which LVM knows nothing; removed");
+        Ok(())
+    }
+
     /// Zeroes a new volume, makes its filesystem, and finishes it.
     fn fill(
         &self,
@@ -117,6 +140,12 @@ impl LvmEngine {
             self.zero(&new.id, &device, 0, size, held)?;
         }
         filesystem::make(&self.lvm.tools, &new.id, filesystem, &device, Some(held))?;
+        // Nobody has it open any more, so this is what the disk holds, and not what was written to it.
+        if filesystem::found_on(&device).map_err(EngineError::io("reading", &device))? != Some(filesystem) {
+            let what = format!("making {filesystem} on volume {}", new.id);
+            let why = "what was written is not there when it is read again".to_owned();
+            return Err(LvmError::Device { what, device, why }.into());
+        }
         let mut args = ["lvchange", "-y"].map(str::to_owned).to_vec();
         args.extend(tags::publish(Bytes(size), new.size));
         args.push(format!("{group}/{}", new.id));
@@ -343,6 +372,7 @@ fn by_name<'r>(
             return Ok(Some((name, group, lv)));
         }
     }
+    engine.require_seen(report, id)?;
     Ok(None)
 }
 

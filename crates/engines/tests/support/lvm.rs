@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::run;
@@ -22,9 +23,14 @@ pub(crate) enum Layout {
     Thin,
 }
 
+/// Of a guest, whose disks are for nobody else: the volume group that the last test has left empty, for the next.
+static SPARE: Mutex<Option<(Layout, String)>> = Mutex::new(None);
+
 /// A volume group, its disks and its `lvmd.yaml`; dropping it removes all of them.
 pub(crate) struct VolumeGroup {
     pub(crate) name: String,
+    /// Where the next test can have it, when this one has left it as it was.
+    layout: Option<Layout>,
     pub(crate) disks: Vec<PathBuf>,
     loops: Vec<PathBuf>,
     folder: PathBuf,
@@ -34,24 +40,45 @@ impl VolumeGroup {
     /// Makes it, with a thin pool of 3 GiB where that is wanted.
     pub(crate) fn new(folder: &Path, layout: Layout) -> VolumeGroup {
         let disks = disks(folder);
+        if let Some((as_is, name)) = SPARE.lock().unwrap().take() {
+            let folder = folder.to_owned();
+            let mut group = VolumeGroup { name, layout: Some(as_is), disks: disks.clone(), loops: Vec::new(), folder };
+            if as_is == layout {
+                group.configure_as(layout);
+                return group;
+            }
+            group.layout = None;
+        }
         let loops = if std::env::var_os(DISKS).is_none() { disks.clone() } else { Vec::new() };
-        let group = VolumeGroup::on(folder, disks, loops);
+        let mut group = VolumeGroup::on(folder, disks, loops);
+        group.lay_out(layout, "3g");
+        group.layout = Some(layout).filter(|_| group.loops.is_empty());
+        group
+    }
+
+    /// Makes its only class, and the thin pool of this size where that is wanted.
+    pub(crate) fn lay_out(&self, layout: Layout, pool: &str) {
+        if layout == Layout::Thin {
+            self.lvm(&["lvcreate", "-q", "-y", "--type", "thin-pool", "-L", pool, "-n", "pool", &self.name]);
+        }
+        self.configure_as(layout);
+    }
+
+    fn configure_as(&self, layout: Layout) {
         match layout {
-            Layout::Thick => group.configure("- {name: thick, volume-group: VG, default: true, spare-gb: 0}"),
+            Layout::Thick => self.configure("- {name: thick, volume-group: VG, default: true, spare-gb: 0}"),
             Layout::Thin => {
-                group.lvm(&["lvcreate", "-q", "-y", "--type", "thin-pool", "-L", "3g", "-n", "pool", &group.name]);
                 let pool = "thin-pool: {name: pool, overprovision-ratio: 2.0}";
-                group.configure(&format!("- {{name: thin, volume-group: VG, default: true, type: thin, {pool}}}"));
+                self.configure(&format!("- {{name: thin, volume-group: VG, default: true, type: thin, {pool}}}"));
             }
         }
-        group
     }
 
     /// Makes an empty one on these disks.
     pub(crate) fn on(folder: &Path, disks: Vec<PathBuf>, loops: Vec<PathBuf>) -> VolumeGroup {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("lvault-test{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let group = VolumeGroup { name: name.clone(), disks, loops, folder: folder.to_owned() };
+        let group = VolumeGroup { name: name.clone(), layout: None, disks, loops, folder: folder.to_owned() };
         // A test that was ended has left its group on the guest's disks.
         group.disks.iter().for_each(|disk| forget(disk));
         let disks: Vec<&str> = group.disks.iter().map(|disk| disk.to_str().unwrap()).collect();
@@ -84,9 +111,19 @@ impl VolumeGroup {
 
 impl Drop for VolumeGroup {
     fn drop(&mut self) {
-        let quietly = |args: &[&str]| {
-            let _ = Command::new("lvm").args(args).stdout(Stdio::null()).stderr(Stdio::null()).status();
-        };
+        let own = self.layout.filter(|_| !std::thread::panicking());
+        if let Some(layout) =
+            own.filter(|_| quietly(&["lvremove", "-q", "-ff", "-y", "-S", "lv_name!=pool", &self.name]))
+        {
+            *SPARE.lock().unwrap() = Some((layout, self.name.clone()));
+            return;
+        }
+        self.remove();
+    }
+}
+
+impl VolumeGroup {
+    fn remove(&self) {
         quietly(&["vgremove", "-q", "-ff", "-y", &self.name]);
         for disk in &self.disks {
             forget(disk);
@@ -95,6 +132,11 @@ impl Drop for VolumeGroup {
             let _ = Command::new("losetup").arg("-d").arg(device).status();
         }
     }
+}
+
+fn quietly(args: &[&str]) -> bool {
+    let ended = Command::new("lvm").args(args).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    ended.is_ok_and(|status| status.success())
 }
 
 /// Takes LVM's label off a disk.
@@ -118,10 +160,11 @@ fn disks(folder: &Path) -> Vec<PathBuf> {
     [0, 1].map(device).to_vec()
 }
 
-/// Whether this kernel has device-mapper, and this process may use it.
+/// Whether this kernel has device-mapper, and this process may use it. That its device file is there says nothing: every LVM
+/// command makes it.
 pub(crate) fn has_device_mapper() -> bool {
     rustix::process::geteuid().is_root()
-        && Path::new("/dev/mapper/control").exists()
+        && fs::File::options().read(true).write(true).open("/dev/mapper/control").is_ok()
         && Command::new("lvm").arg("version").output().is_ok_and(|said| said.status.success())
 }
 

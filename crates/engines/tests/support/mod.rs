@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![expect(clippy::disallowed_methods, reason = "tests look at the machine with its own programs")]
 
+pub(crate) mod disk;
 pub(crate) mod lvm;
 
 use std::cell::RefCell;
@@ -76,6 +77,14 @@ impl State {
         let group = group.get_or_insert_with(|| VolumeGroup::new(&self.folder, layout));
         let options = Options { lvmd_config: Some(group.config()), ..self.options.clone() };
         LvmEngine::open(&self.folder, options)
+    }
+
+    /// Opens the LVM engine on a volume group of this state's own, on one disk of the caller's.
+    pub(crate) fn open_lvm_on(&self, disk: &Path, layout: Layout, pool: &str) -> Result<LvmEngine, EngineError> {
+        let group = VolumeGroup::on(&self.folder, vec![disk.to_owned()], Vec::new());
+        group.lay_out(layout, pool);
+        *self.group.borrow_mut() = Some(group);
+        self.open_lvm(layout)
     }
 
     /// Does something with the volume group that [`open_lvm`](Self::open_lvm) has made.

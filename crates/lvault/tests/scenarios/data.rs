@@ -81,6 +81,19 @@ impl Tree {
         Tree(entries)
     }
 
+    /// Notes it in a file, which is on the disk when this returns.
+    pub(crate) fn save(&self, path: &Path) {
+        let mut file = File::create(path).unwrap();
+        file.write_all(&serde_json::to_vec(&self.0).unwrap()).unwrap();
+        file.sync_all().unwrap();
+        File::open(path.parent().unwrap()).unwrap().sync_all().unwrap();
+    }
+
+    /// What was noted.
+    pub(crate) fn load(path: &Path) -> Tree {
+        Tree(serde_json::from_slice(&fs::read(path).unwrap()).expect("what was saved"))
+    }
+
     /// Compares, and shows what differs rather than everything.
     pub(crate) fn assert_same(&self, other: &Tree) {
         let names = self.0.keys().chain(other.0.keys());

@@ -14,11 +14,14 @@ use crate::process::{command, succeed};
 /// The disk that a guest has for the tests.
 pub(crate) const DISK: &str = "LVAULT_LVM_DISK";
 const SIZE: u64 = 8 << 30;
+/// In the folder of a run: what its volume group is called.
+const NAME: &str = "group";
 
 /// Whether this kernel has device-mapper, and this process may use it.
 pub(crate) fn has_device_mapper() -> bool {
     crate::world::is_root()
-        && Path::new("/dev/mapper/control").exists()
+        // Every LVM command makes the device file, also where nothing answers behind it.
+        && File::options().read(true).write(true).open("/dev/mapper/control").is_ok()
         && command("lvm").arg("version").output().is_ok_and(|said| said.status.success())
 }
 
@@ -45,21 +48,14 @@ pub(crate) struct Group {
 impl Group {
     /// LVM must not find its label on the disk beneath, too.
     const OFFSET: u64 = 4096;
+    /// In so many sectors LVM keeps its own records.
+    const RECORDS: u64 = 2048;
 
     /// Makes it, with a thin pool of this size where one is wanted.
     pub(crate) fn new(folder: &Path, pool: Option<&str>) -> Group {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let given = std::env::var_os(DISK).map(PathBuf::from);
-        let is_loop = given.is_none();
-        let beneath = given.unwrap_or_else(|| {
-            let file = folder.join("disk");
-            File::create(&file).unwrap().set_len(SIZE).unwrap();
-            let said = succeed(command("losetup").args(["--find", "--show"]).arg(&file)).stdout;
-            PathBuf::from(String::from_utf8(said).unwrap().trim())
-        });
         let name = format!("lvault-run{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let group = Group { name, folder: folder.to_owned(), beneath, is_loop, sectors: SIZE / 512 - Group::OFFSET };
-        dmsetup(&["create", &group.disk_name(), "--table", &group.good(group.sectors)]);
+        let group = Group::over(folder, name);
         group.forget_label();
         lvm(&["vgcreate", "-q", "-y", &group.name, group.disk().to_str().unwrap()]);
         match pool {
@@ -70,6 +66,26 @@ impl Group {
             }
             None => group.configure("type: thick, spare-gb: 0"),
         }
+        fs::write(folder.join(NAME), &group.name).unwrap();
+        group
+    }
+
+    /// The one of this folder, on the same disk, after the machine was started again.
+    pub(crate) fn again(folder: &Path) -> Group {
+        Group::over(folder, fs::read_to_string(folder.join(NAME)).unwrap())
+    }
+
+    fn over(folder: &Path, name: String) -> Group {
+        let given = std::env::var_os(DISK).map(PathBuf::from);
+        let is_loop = given.is_none();
+        let beneath = given.unwrap_or_else(|| {
+            let file = folder.join("disk");
+            File::create(&file).unwrap().set_len(SIZE).unwrap();
+            let said = succeed(command("losetup").args(["--find", "--show"]).arg(&file)).stdout;
+            PathBuf::from(String::from_utf8(said).unwrap().trim())
+        });
+        let group = Group { name, folder: folder.to_owned(), beneath, is_loop, sectors: SIZE / 512 - Group::OFFSET };
+        dmsetup(&["create", &group.disk_name(), "--table", &group.good(group.sectors)]);
         group
     }
 
@@ -125,8 +141,27 @@ impl Group {
 
     /// From now on its volumes get errors; LVM can still read its own records.
     pub(crate) fn disk_fails(&self) {
-        const RECORDS: u64 = 2048;
-        self.become_table(&format!("{}\n{RECORDS} {} error", self.good(RECORDS), self.sectors - RECORDS));
+        self.beyond_records("error");
+    }
+
+    /// From now on its volumes are well for `up` seconds, get errors for `down`, and so on: from all they do, or from
+    /// writes only.
+    pub(crate) fn disk_comes_and_goes(&self, up: u32, down: u32, writes_only: bool) {
+        let (at, features) = (Group::OFFSET + Group::RECORDS, if writes_only { " 1 error_writes" } else { "" });
+        self.beyond_records(&format!("flakey {} {at} {up} {down}{features}", self.beneath.display()));
+    }
+
+    /// Whether it is down just now: asked past what the kernel remembers.
+    pub(crate) fn disk_is_down(&self) -> bool {
+        let mut read = command("dd");
+        read.arg(format!("if={}", self.disk().display())).args(["of=/dev/null", "bs=4096", "count=1", "iflag=direct"]);
+        read.arg(format!("skip={}", Group::RECORDS / 8 + 1));
+        !read.output().unwrap().status.success()
+    }
+
+    fn beyond_records(&self, target: &str) {
+        let records = Group::RECORDS;
+        self.become_table(&format!("{}\n{records} {} {target}", self.good(records), self.sectors - records));
     }
 
     /// From now on it works again.

@@ -53,6 +53,11 @@ impl History {
         History { shared, thread: Some(thread) }
     }
 
+    /// What was before is not known: as after a restart of the machine.
+    pub(crate) fn begins_in_the_middle(&self) {
+        self.shared.events.lock().unwrap().push(Event::Gap);
+    }
+
     /// The newest version of an object, unless it is gone.
     pub(crate) fn latest(&self, name: &str) -> Option<LogicalVolume> {
         newest(&self.shared.events.lock().unwrap(), name)

@@ -59,6 +59,7 @@ mod deletion;
 mod finished;
 mod lost_executors;
 mod lvm_adoption;
+mod lvm_kills;
 mod lvm_storage;
 mod mounting;
 mod restarts;

@@ -104,6 +104,16 @@ impl World {
         found
     }
 
+    /// Waits until an attempt has ended, however.
+    pub(crate) fn ended(&self, name: &str, attempt: i32) -> TransferStatus {
+        let ended = |seen: &LogicalVolume| {
+            transfer(seen)
+                .filter(|now| now.attempt == attempt && [Phase::Succeeded, Phase::Failed].contains(&now.phase))
+        };
+        let found = self.wait(name, &format!("attempt {attempt} ends"), |seen| ended(seen).is_some());
+        ended(&found).unwrap()
+    }
+
     /// Waits until an object is gone.
     pub(crate) fn gone(&self, name: &str) {
         until(&format!("{name} is gone\n{}", self.story()), || self.get(name).is_none().then_some(()));

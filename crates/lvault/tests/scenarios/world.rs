@@ -2,7 +2,7 @@
 //! gone at the end, also when the test fails.
 
 use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use crate::group::{self, Group};
 use crate::history::History;
 use crate::node::Node;
 use crate::process::{Executor, Process, Watchman, command, executors, list, until, users_of};
-use crate::repository::Repository;
+use crate::repository::{Place, Repository};
 
 /// The node's name in all runs.
 pub(crate) const NODE: &str = "n1";
@@ -85,8 +85,8 @@ pub(crate) struct World {
     pub(crate) engine: Engine,
     /// Where it is LVM.
     group: Option<Group>,
-    /// Goes when all the rest has gone.
-    _home: TempDir,
+    /// Goes when all the rest has gone; none where it stays.
+    home: Option<TempDir>,
     watchman: Watchman,
     pub(crate) state: PathBuf,
     pub(crate) history: History,
@@ -125,21 +125,41 @@ impl World {
     pub(crate) fn with(engine: Engine, settings: Settings) -> World {
         let home = tempfile::Builder::new().prefix("lvault-scenario-").tempdir().expect("a temporary folder");
         let root = home.path().canonicalize().unwrap();
-        let state = root.join("state");
+        let group = World::furnish(&root, engine, settings);
+        World::over(engine, settings, &root, group, Some(home))
+    }
+
+    /// One in a folder that outlives this process, and the machine. It is made where the folder is empty; otherwise it goes
+    /// on where it was when the machine went down.
+    pub(crate) fn kept(root: &Path, engine: Engine, settings: Settings) -> World {
+        let goes_on = root.join("bin").exists();
+        let group = if goes_on { Some(Group::again(root)) } else { World::furnish(root, engine, settings) };
+        let world = World::over(engine, settings, root, group, None);
+        if goes_on {
+            world.history.begins_in_the_middle();
+        }
+        world
+    }
+
+    fn furnish(root: &Path, engine: Engine, settings: Settings) -> Option<Group> {
         fs::create_dir(root.join("bin")).unwrap();
         fs::write(root.join("password"), PASSWORD).unwrap();
-        let group = match engine {
+        match engine {
             Engine::Directory | Engine::Image => None,
-            Engine::LvmThin => Some(Group::new(&root, Some(settings.pool))),
-            Engine::LvmThick => Some(Group::new(&root, None)),
-        };
+            Engine::LvmThin => Some(Group::new(root, Some(settings.pool))),
+            Engine::LvmThick => Some(Group::new(root, None)),
+        }
+    }
+
+    fn over(engine: Engine, settings: Settings, root: &Path, group: Option<Group>, home: Option<TempDir>) -> World {
+        let state = root.join("state");
         let mut world = World {
             engine,
             group,
             history: History::record(&state.join("kubeconfig")),
             state,
-            _home: home,
-            watchman: Watchman::over(&root),
+            home,
+            watchman: Watchman::over(root),
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
             up: None,
             lease: settings.lease,
@@ -284,7 +304,9 @@ impl World {
         if own.exists() {
             fs::remove_file(&own).unwrap();
         }
-        if fs::hard_link(real, &own).is_err() {
+        if self.home.is_none() {
+            symlink(real, &own).unwrap();
+        } else if fs::hard_link(real, &own).is_err() {
             // It lies on another filesystem: one copy serves all runs that share its folder.
             let copy = std::env::temp_dir().join("lvault-scenario-binary");
             if !copy.exists() {
@@ -398,8 +420,12 @@ impl World {
 
     /// The repository of a volume in a storage.
     pub(crate) fn repository(&self, storage: &str, volume: &str) -> Repository {
-        let path = self.root().join("storage").join(storage).join("default").join(volume);
-        Repository { path, password_file: self.root().join("password"), scratch: self.root().join("scratch") }
+        self.repository_at(Place::Folder(self.root().join("storage").join(storage).join("default").join(volume)))
+    }
+
+    /// A repository with the usual password.
+    pub(crate) fn repository_at(&self, place: Place) -> Repository {
+        Repository { place, password_file: self.root().join("password"), scratch: self.root().join("scratch") }
     }
 
     // --- the node ---
