@@ -192,13 +192,12 @@ fn parse_term(part: &str) -> Result<FieldTerm, Refusal> {
             "invalid selector: '{part}'; can't understand '{part}': use field=value or field!=value"
         ))
     };
-    let (field, value, equal) = if let Some((field, value)) = part.split_once("!=") {
-        (field, value, false)
-    } else if let Some((field, value)) = part.split_once("==") {
-        (field, value, true)
-    } else {
-        let (field, value) = part.split_once('=').ok_or_else(bad)?;
-        (field, value, true)
+    // The first operator counts, whichever it is: what follows it is the value.
+    let at = part.find('=').ok_or_else(bad)?;
+    let (before, after) = (&part[..at], &part[at + 1..]);
+    let (field, value, equal) = match before.strip_suffix('!') {
+        Some(field) => (field, after, false),
+        None => (before, after.strip_prefix('=').unwrap_or(after), true),
     };
     if field.trim().is_empty() {
         return Err(bad());
@@ -268,7 +267,7 @@ mod tests {
         let found: Vec<(&str, &str, bool)> =
             selector.terms.iter().map(|term| (term.field.as_str(), term.value.as_str(), term.equal)).collect();
         assert_eq!(found, expected);
-        for text in ["metadata.name", "=x", "a=b=c"] {
+        for text in ["metadata.name", "=x", "a=b=c", "a=b==c", "a=b!=c", "!=c"] {
             assert!(FieldSelector::parse(text).is_err(), "{text}");
         }
     }

@@ -17,7 +17,7 @@ pub(super) fn selector(data: &[u8]) {
         let Ok(selector) = FieldSelector::parse(&text) else { return };
         let escape = |value: &str| value.replace('\\', "\\\\").replace(',', "\\,").replace('=', "\\=");
         let term = |term: &crate::selector::FieldTerm| {
-            format!("{}{}{}", term.field, if term.equal { "=" } else { "!=" }, escape(&term.value))
+            format!("{} {}{}", term.field, if term.equal { "=" } else { "!=" }, escape(&term.value))
         };
         let written: Vec<String> = selector.terms.iter().map(term).collect();
         let written = written.join(",");

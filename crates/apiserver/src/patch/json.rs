@@ -253,7 +253,7 @@ mod tests {
         let document = json!({"a": [1], "b": {"c": {}}});
         let wide = vec![json!({"op": "copy", "from": "/a", "path": "/a/-"}); 100];
         check(document.clone(), Value::Array(wide), None);
-        let deep = vec![json!({"op": "copy", "from": "/b", "path": "/b/c"}); 8];
+        let deep = vec![json!({"op": "copy", "from": "/b", "path": "/b/c"}); 120];
         check(document.clone(), Value::Array(deep), None);
         let deeper =
             (0..200).map(|level| json!({"op": "add", "path": format!("/b/c{}", "/c".repeat(level)), "value": {}}));

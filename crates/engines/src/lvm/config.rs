@@ -74,8 +74,15 @@ impl Config {
     /// Reads a file's text; `path` is for messages.
     pub(crate) fn parse(path: &Path, text: &str) -> Result<Config, LvmError> {
         let refuse = |line: Option<usize>, why: String| LvmError::Config { path: path.to_owned(), at: At(line), why };
-        // The reader's own messages name field, line and column.
-        let file: File = serde_yaml_ng::from_str(text).map_err(|error| refuse(None, error.to_string()))?;
+        // The reader's own messages name field, line and column, but not where a character is that may not be there.
+        let odd = |c: char| c.is_control() && !matches!(c, '\t' | '\r' | '\u{85}');
+        let odd_line = || text.split('\n').position(|line| line.contains(odd)).map(|index| index + 1);
+        let unreadable = |error: serde_yaml_ng::Error| {
+            let said = error.to_string();
+            // It leaves the place out, too, where that is the very beginning.
+            refuse(if said.contains("line ") { None } else { odd_line().or(Some(1)) }, said)
+        };
+        let file: File = serde_yaml_ng::from_str(text).map_err(unreadable)?;
         if file.device_classes.is_empty() {
             return Err(refuse(None, "device-classes: at least one is needed".to_owned()));
         }

@@ -91,6 +91,9 @@ fn files_without_sense_are_refused() {
         ("device-classes: []", "at least one"),
         ("- a\n- b", "invalid type"),
         ("device-classes: [", "line 2"),
+        ("device-classes:\n- name: \u{1}", ", line 2: control characters"),
+        ("%", ", line 1: "),
+        ("hdd", "a mapping with device-classes"),
         ("device-classes:\n- name: a\n", "volume-group"),
         ("device-classes:\n- {name: a, volume-group: v, type: thin, thin-pool: {name: p}}\n", "overprovision-ratio"),
     ] {
