@@ -1,6 +1,6 @@
 # Everything a stranger needs: `make demo` shows lvault at work, `make test` proves a change.
 
-.PHONY: help setup build demo test soak kills bench prove prove-long deny image clean
+.PHONY: help setup build demo test soak kills bench prove prove-long fuzz deny image clean
 
 # What runs the demo, for the engine that needs root: make demo ENGINE=image SUDO=sudo
 SUDO ?=
@@ -12,9 +12,10 @@ help:
 	@echo "make build   build target/release/lvault"
 	@echo "make image   build lvault.tar, an OCI image for the nodes of a cluster, without Docker"
 	@echo "make test    format, lints, every test, generated files, the demo with every engine"
-	@echo "make soak    random users and random misfortunes on whole lvaults (SOAK_SECONDS=600 on each engine), then the judgement"
-	@echo "make prove   the proof: model, crash points, stale views, 10,000 random histories, schema, mutations (see docs/PROOF.md)"
+	@echo "make soak    random users and random misfortunes on whole lvaults (SOAK_SECONDS=600 on each engine and on a bucket), then the judgement"
+	@echo "make prove   the proof: model, crash points, stale views, 10,000 random histories, schema, mutations, fuzzing (see docs/PROOF.md)"
 	@echo "make prove-long  the same with 100,000 histories (HISTORIES=n for another number, in both)"
+	@echo "make fuzz    coverage-guided fuzzing of every parser of bytes from outside (FUZZ_SECONDS=60 each, FUZZ_TARGETS='patch lvmd' for some)"
 	@echo "make kills   end the API server with SIGKILL under write load, 1,000 times, and a machine with LVM 100 times, and compare"
 	@echo "make bench   measure against restic and etcd, snapshot latency, cost at rest, LVM (BENCH=latency for a part, BENCH_MB=256 for less)"
 	@echo "make deny    licences, advisories and sources of all dependencies (installs cargo-deny when it is missing)"
@@ -42,6 +43,7 @@ test: setup
 # Prints its seed; LVAULT_SEED repeats its choices. Executors and lvault are killed and stopped, the storage fills up.
 SOAK_SECONDS ?= 600
 soak: setup
+	LVAULT_FLIPS=10000 cargo nextest run --locked --workspace -E 'package(lvault-backup) & test(a_flipped_bit)'
 	LVAULT_SOAK_SECONDS=$(SOAK_SECONDS) cargo nextest run --locked --workspace --profile soak --no-capture \
 		-E 'package(lvault) & binary(scenarios) & test(soak::)'
 
@@ -63,6 +65,11 @@ bench:
 # What is proven, and what is not, stands in docs/PROOF.md.
 prove prove-long: setup
 	cargo run --locked --profile prove --package lvault-sim -- all $(or $(HISTORIES),$(if $(filter prove-long,$@),100000,10000))
+	scripts/fuzz.sh
+
+# Needs a C++ compiler, for libFuzzer. FUZZ_KEEP=1 adds what reaches new code to fuzz/corpus.
+fuzz:
+	scripts/fuzz.sh
 
 deny:
 	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny

@@ -4,6 +4,7 @@
 #   scripts/setup.sh build   what building and running takes
 #   scripts/setup.sh test    that, and what the tests compare lvault with (restic, kubectl) or need (ACLs, attributes, LVM and a
 #                         kernel for it)
+#   scripts/setup.sh fuzz    what building takes, and a C++ compiler for libFuzzer
 #
 # A package is missing when its program is: what was installed in another way is left alone.
 set -euo pipefail
@@ -13,12 +14,13 @@ PATH="$PATH:/usr/sbin:/sbin"
 wanted="cc:gcc ld:binutils mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs fsfreeze:util-linux losetup:mount"
 case "${1:-build}" in
 build) ;;
+fuzz) wanted="$wanted c++:g++" ;;
 test) wanted="$wanted setfacl:acl setfattr:attr restic:restic kubectl:kubernetes-client"
     # A kernel with device-mapper, where this machine's has none: the tests of LVM run on it.
     wanted="$wanted lvm:lvm2 dmsetup:dmsetup thin_check:thin-provisioning-tools mkfs.btrfs:btrfs-progs"
     wanted="$wanted linux.uml:user-mode-linux busybox:busybox-static insmod:kmod python3:python3" ;;
 *)
-    echo "usage: $0 build|test" >&2
+    echo "usage: $0 build|test|fuzz" >&2
     exit 2
     ;;
 esac

@@ -4,6 +4,7 @@
 //! measured that did not work. Needs the release binaries, restic and GNU time: `make bench` sees to them.
 
 mod api;
+mod cluster;
 mod latency;
 mod lvm;
 mod node;
@@ -17,13 +18,14 @@ use std::path::{Path, PathBuf};
 
 use run::Program;
 
-const USAGE: &str = "usage: cargo xtask bench [api|repositories|latency|rest|lvm]...
+const USAGE: &str = "usage: cargo xtask bench [api|repositories|latency|rest|cluster|lvm]...
 
   Without a name, all of them. Settings come from the environment:
   BENCH_MB           MiB to back up (2048; 20,000 files at that size)
   BENCH_REPETITIONS  how often backing up and restoring are measured (3)
   BENCH_SNAPSHOTS    snapshots whose latency is measured, each way (10)
   BENCH_OBJECTS      finished snapshots that an idle agent watches over (1000)
+  BENCH_CLUSTER      volumes in the cluster, 100 of them on the node (10000)
   BENCH_DIR          the folder in which the temporary folder is made (the system's)";
 
 /// What is measured, and how much of it.
@@ -32,6 +34,7 @@ pub(crate) struct Settings {
     repetitions: usize,
     snapshots: usize,
     objects: usize,
+    cluster: usize,
     lvault: PathBuf,
     example: PathBuf,
     figures: PathBuf,
@@ -44,11 +47,12 @@ enum Part {
     Repositories,
     Latency,
     Rest,
+    Cluster,
     Lvm,
 }
 
 impl Part {
-    const ALL: [Part; 5] = [Part::Api, Part::Repositories, Part::Latency, Part::Rest, Part::Lvm];
+    const ALL: [Part; 6] = [Part::Api, Part::Repositories, Part::Latency, Part::Rest, Part::Cluster, Part::Lvm];
 
     fn name(self) -> &'static str {
         match self {
@@ -56,6 +60,7 @@ impl Part {
             Part::Repositories => "repositories",
             Part::Latency => "latency",
             Part::Rest => "rest",
+            Part::Cluster => "cluster",
             Part::Lvm => "lvm",
         }
     }
@@ -77,6 +82,7 @@ pub(crate) fn run(names: &[&str]) -> Result<String, String> {
             Part::Repositories => repositories::measure(&settings, &path)?,
             Part::Latency => latency::measure(&settings, &path)?,
             Part::Rest => rest::measure(&settings, &path)?,
+            Part::Cluster => cluster::measure(&settings, &path)?,
             Part::Lvm => lvm::measure(&settings)?,
         }
     }
@@ -105,6 +111,7 @@ impl Settings {
             repetitions: number("BENCH_REPETITIONS", 3, 1)?,
             snapshots: number("BENCH_SNAPSHOTS", 10, 1)?,
             objects: number("BENCH_OBJECTS", 1000, 1)?,
+            cluster: number("BENCH_CLUSTER", 10_000, 2000)?,
             lvault: binary("lvault")?,
             example: binary("examples/repository")?,
             figures: binary("examples/figures")?,

@@ -1,5 +1,6 @@
 //! Rules of the repository that no compiler checks.
 
+mod corpus;
 mod manifest;
 mod text;
 
@@ -34,6 +35,7 @@ fn check_tree(root: &Path) -> Result<String, String> {
         }
     }
     wrong.extend(manifest::check(root)?);
+    wrong.extend(corpus::check(root)?);
     if wrong.is_empty() {
         Ok(format!("{rust} Rust files and {others} others keep the rules"))
     } else {

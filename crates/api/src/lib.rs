@@ -5,6 +5,8 @@
 
 pub mod conditions;
 pub mod crds;
+#[cfg(any(test, lvault_fuzzing))]
+pub mod fuzzing;
 pub mod keys;
 mod quantity;
 pub mod status;

@@ -19,6 +19,10 @@ pub enum InvalidSize {
     TooLarge(String),
 }
 
+/// Digits before and after the point, at most.
+const MOST_WHOLE: usize = 38;
+const MOST_FRACTION: usize = 18;
+
 /// Reads a size; fractions of a byte are rounded up, as Kubernetes does.
 pub fn parse_size(text: &str) -> Result<Bytes, InvalidSize> {
     let wrong = || InvalidSize::NotAQuantity(text.to_owned());
@@ -29,16 +33,24 @@ pub fn parse_size(text: &str) -> Result<Bytes, InvalidSize> {
     let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
     let (number, suffix) = rest.split_at(end);
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let digits = format!("{whole}{fraction}");
-    if digits.is_empty() || digits.len() > 30 || fraction.contains('.') {
+    if number.len() == number.matches('.').count() || fraction.contains('.') {
         return Err(wrong());
     }
-    let value: u128 = digits.parse().map_err(|_| wrong())?;
+    // Zeros that say nothing do not make a number too long.
+    let (whole, fraction) = (whole.trim_start_matches('0'), fraction.trim_end_matches('0'));
+    if whole.len() > MOST_WHOLE || fraction.len() > MOST_FRACTION {
+        return Err(wrong());
+    }
+    let read = |digits: &str| if digits.is_empty() { Ok(0) } else { digits.parse::<u128>().map_err(|_| wrong()) };
+    let shift = 10u128.pow(fraction.len() as u32);
+    let (whole, fraction) = (read(whole)?, read(fraction)?);
     let (multiplier, divisor) = scale(suffix).ok_or_else(wrong)?;
-    let shift = 10u128.checked_pow(fraction.len() as u32).ok_or_else(wrong)?;
     let too_large = || InvalidSize::TooLarge(text.to_owned());
-    let divisor = shift.checked_mul(divisor).ok_or_else(too_large)?;
-    let bytes = value.checked_mul(multiplier).ok_or_else(too_large)?.div_ceil(divisor);
+    // One of multiplier and divisor is 1, and what is below one unit is divided last: nothing below overflows.
+    let rest = (whole % divisor * shift + fraction) * multiplier;
+    let bytes =
+        (whole / divisor).checked_mul(multiplier).and_then(|bytes| bytes.checked_add(rest.div_ceil(shift * divisor)));
+    let bytes = bytes.ok_or_else(too_large)?;
     if bytes == 0 || negative {
         return Err(InvalidSize::NotPositive(text.to_owned()));
     }
@@ -105,6 +117,11 @@ mod tests {
             (".5Ki", 512),
             ("+4Mi", 4 << 20),
             ("5.Ki", 5120),
+            ("1.00000000000000000000000000000000Ei", 1 << 60),
+            ("000000000000000000000000000000000001", 1),
+            ("7.999999999999999999Ei", i64::MAX as u64),
+            ("0.000000000000000001n", 1),
+            ("10000000000000000000000000n", 10_000_000_000_000_000),
         ] {
             assert_eq!(parse_size(text), Ok(Bytes(bytes)), "{text}");
         }
@@ -112,7 +129,9 @@ mod tests {
 
     #[test]
     fn what_is_no_size_is_refused() {
-        for text in ["", "Gi", "1GB", "1 Gi", "ten", "1.2.3", "1e", "1e99", "--1", "1Gi ", "0x10", "."] {
+        for text in
+            ["", "Gi", "1GB", "1 Gi", "ten", "1.2.3", "1e", "1e99", "--1", "1Gi ", "0x10", ".", "0.0000000000000000001"]
+        {
             assert!(matches!(parse_size(text), Err(InvalidSize::NotAQuantity(_))), "{text:?}");
         }
         for text in ["0", "-1Gi", "0Gi", "-0.5"] {

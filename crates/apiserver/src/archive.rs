@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use serde_json::Value;
 
+use crate::access::attributes::is_segment;
+use crate::depth;
 use crate::metadata;
 use crate::registry::{Nature, Registry, RegistryError};
 use crate::store::Key;
@@ -108,7 +110,7 @@ pub fn import(file: &Path, crds: &[Value], document: &[u8]) -> Result<usize, Arc
 }
 
 /// The objects of an export, and the resource version of its last change.
-fn read(registry: &Registry, document: &[u8]) -> Result<(u64, Vec<(Key, Bytes)>), String> {
+pub(crate) fn read(registry: &Registry, document: &[u8]) -> Result<(u64, Vec<(Key, Bytes)>), String> {
     let document: Value =
         serde_json::from_slice(document).map_err(|error| format!("it is no JSON, or cut: {error}"))?;
     if document["kind"] != "List" || document["apiVersion"] != "v1" {
@@ -150,6 +152,11 @@ fn read_object(registry: &Registry, last: u64, item: &Value) -> Result<(Key, Val
     if of("name").is_empty() || of("uid").is_empty() {
         return Err(String::from("it has no name or no uid"));
     }
+    // What no path can name nobody could read or delete, and the file's keys hold no NUL.
+    if [of("name"), of("namespace")].into_iter().any(|part| !part.is_empty() && !is_segment(part)) {
+        return Err(String::from("its name or namespace is none that a path can hold"));
+    }
+    depth::check(item).map_err(|refusal| refusal.to_string())?;
     if resource.namespaced == of("namespace").is_empty() {
         return Err(format!("a {kind} stands in {} namespace", if resource.namespaced { "a" } else { "no" }));
     }

@@ -12,7 +12,10 @@
 mod access;
 pub mod archive;
 mod clients;
+mod depth;
 mod discovery;
+#[cfg(any(test, lvault_fuzzing))]
+pub mod fuzzing;
 mod http;
 mod jsonpath;
 mod list;

@@ -137,7 +137,7 @@ fn segment(name: &str) -> Result<(), String> {
     if is_segment(name) {
         return Ok(());
     }
-    Err(String::from("may not be '.' or '..' and may not contain '/' or '%'"))
+    Err(String::from("may not be '.' or '..' and may not contain '/', '%' or control characters"))
 }
 
 fn label_faults(labels: &Value, causes: &mut Vec<Cause>) {

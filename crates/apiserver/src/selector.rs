@@ -60,6 +60,21 @@ impl LabelSelector {
     }
 }
 
+#[cfg(any(test, lvault_fuzzing))]
+impl std::fmt::Display for LabelSelector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let written = self.requirements.iter().map(|requirement| match requirement {
+            Requirement::In { key, values } => format!("{key} in ({})", values.join(",")),
+            Requirement::NotIn { key, values } => format!("{key} notin ({})", values.join(",")),
+            Requirement::Exists { key } => key.clone(),
+            Requirement::Absent { key } => format!("!{key}"),
+            Requirement::Above { key, bound } => format!("{key}>{bound}"),
+            Requirement::Below { key, bound } => format!("{key}<{bound}"),
+        });
+        f.write_str(&written.collect::<Vec<_>>().join(","))
+    }
+}
+
 fn unreadable(text: &str, why: &str) -> Refusal {
     Refusal::BadRequest(format!("unable to parse requirement: {why} (in the selector {text:?})"))
 }
@@ -81,7 +96,7 @@ fn number(labels: &BTreeMap<String, String>, key: &str) -> Option<i64> {
     labels.get(key)?.parse().ok()
 }
 
-fn split_outside_parentheses(text: &str) -> Vec<&str> {
+pub(crate) fn split_outside_parentheses(text: &str) -> Vec<&str> {
     let mut depth = 0_usize;
     text.split(|c: char| {
         match c {

@@ -4,6 +4,7 @@
 //! created, never overwritten: the first initialiser wins. Backups do not come through here: they have their own data path.
 
 use crate::fault::into_rustic;
+use crate::key_file;
 use crate::storage::{CauseKind, Put, Storage, StorageError};
 use bytes::Bytes;
 use rustic_core::{BytesList, ErrorKind, FileType, Id, ReadBackend, RusticError, RusticResult, WriteBackend};
@@ -137,7 +138,12 @@ impl ReadBackend for Backend {
         if tpe == FileType::Config {
             self.gate.config_read.store(true, Ordering::Relaxed);
         }
-        self.storage.read(&file_name(tpe, id)).map_err(into_rustic)
+        let content = self.storage.read(&file_name(tpe, id)).map_err(into_rustic)?;
+        if tpe == FileType::Key {
+            // rustic takes any parameters, and a process that runs out of memory ends.
+            key_file::cost(&content).map_err(|what| RusticError::new(ErrorKind::Key, what))?;
+        }
+        Ok(content)
     }
 
     fn read_partial(&self, tpe: FileType, id: &Id, _: bool, offset: u32, length: u32) -> RusticResult<Bytes> {

@@ -78,16 +78,13 @@ impl Key {
         [uid_tag(&self.uid), format!("{ATTEMPT_TAG}{}", self.attempt)]
     }
 
-    fn from_tags<'a>(tags: impl Iterator<Item = &'a String>) -> Option<Self> {
-        let (mut uid, mut attempt) = (None, None);
-        for tag in tags {
-            if let Some(value) = tag.strip_prefix(UID_TAG) {
-                uid = Some(value.to_owned());
-            } else if let Some(value) = tag.strip_prefix(ATTEMPT_TAG) {
-                attempt = value.parse().ok();
-            }
-        }
-        Self::new(uid?, attempt?).ok()
+    /// The key that tags say; none where they say it in other words than [`Self::tags`], or more than one: such a snapshot is not
+    /// lvault's, and must not be taken for an attempt's commit.
+    pub(crate) fn from_tags<'a>(tags: impl Iterator<Item = &'a String>) -> Option<Self> {
+        let ours: Vec<_> = tags.filter(|tag| tag.starts_with(UID_TAG) || tag.starts_with(ATTEMPT_TAG)).collect();
+        let value = |prefix: &str| ours.iter().find_map(|tag| tag.strip_prefix(prefix));
+        let key = Self::new(value(UID_TAG)?, value(ATTEMPT_TAG)?.parse().ok()?).ok()?;
+        (ours.len() == 2 && key.tags().iter().all(|tag| ours.contains(&tag))).then_some(key)
     }
 }
 
@@ -283,5 +280,10 @@ mod tests {
         let tags = key.tags();
         assert_eq!(Key::from_tags(tags.iter()), Some(key));
         assert_eq!(Key::from_tags(tags[..1].iter()), None);
+        for odd in [["lvault-uid=4b1c", "lvault-attempt=03"], ["lvault-uid=4b1c", "lvault-attempt=+3"]] {
+            assert_eq!(Key::from_tags(odd.map(str::to_owned).iter()), None, "{odd:?}");
+        }
+        let both = [tags[0].clone(), tags[1].clone(), "lvault-attempt=4".to_owned()];
+        assert_eq!(Key::from_tags(both.iter()), None);
     }
 }

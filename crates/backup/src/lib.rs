@@ -14,8 +14,11 @@ mod back_up;
 mod backend;
 mod check;
 mod fault;
+#[cfg(any(test, lvault_fuzzing))]
+pub mod fuzzing;
 mod index;
 mod key_cache;
+mod key_file;
 mod keys;
 mod labels;
 mod location;

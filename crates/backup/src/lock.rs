@@ -168,6 +168,27 @@ fn host_name() -> String {
     name.trim().to_owned()
 }
 
+#[cfg(any(test, lvault_fuzzing))]
+pub(crate) mod fuzzing {
+    //! A lock file from its JSON, for the targets of fuzzing.
+
+    use super::{Found, Id, LockFile};
+
+    /// The host that locks of this process name.
+    pub(crate) fn host_name() -> String {
+        super::host_name()
+    }
+
+    /// Reads a lock, and asks all there is to ask of it.
+    pub(crate) fn read(json: &[u8]) {
+        let found = Found { id: Id::default(), file: serde_json::from_slice::<LockFile>(json).ok() };
+        let info = found.info();
+        assert_eq!(info.is_exclusive, found.file.as_ref().is_none_or(|file| file.exclusive));
+        assert!(!info.to_string().is_empty());
+        assert!(!found.is_ours_and_over("lvault a 1") || info.owner.starts_with("lvault"));
+    }
+}
+
 /// The lock files of a repository.
 #[derive(Clone)]
 struct Locks {

@@ -368,7 +368,7 @@ impl<'a> Restore<'a> {
 }
 
 /// A name from a tree, refused where it would lead anywhere but into its folder.
-fn safe_name(node: &Node) -> Result<OsString, String> {
+pub(crate) fn safe_name(node: &Node) -> Result<OsString, String> {
     let name = node.name().into_owned();
     let bytes = name.as_encoded_bytes();
     if bytes.is_empty() || bytes == b"." || bytes == b".." || bytes.contains(&b'/') || bytes.contains(&0) {

@@ -12,6 +12,7 @@ use rustic_core::Id;
 use rustic_core::repofile::MasterKey;
 use sha2::{Digest, Sha256};
 use std::cell::RefCell;
+use std::io::Read;
 use zeroize::Zeroize;
 
 /// What sealing adds, in bytes.
@@ -24,6 +25,9 @@ const LEVEL: i32 = 3;
 
 /// The byte before compressed JSON; JSON that is not compressed begins with a bracket.
 const COMPRESSED: u8 = 2;
+
+/// A file of JSON that decompresses to more is none that any program writes: an index file has some 10 MiB.
+pub(crate) const LARGEST_FILE: u64 = 128 << 20;
 
 /// The SHA-256 hash of some bytes: the id of a blob or a file.
 pub(crate) fn hash(bytes: &[u8]) -> [u8; 32] {
@@ -100,9 +104,21 @@ impl Seal {
     pub(crate) fn decode_file(&self, stored: &[u8]) -> Result<Vec<u8>, String> {
         let mut stored = stored.to_vec();
         let plain = self.open(&mut stored).ok_or("it is not what was written: its authentication tag does not fit")?;
+        Self::unpack(plain)
+    }
+
+    /// The JSON of an opened file, decompressed where it is compressed.
+    pub(crate) fn unpack(plain: &[u8]) -> Result<Vec<u8>, String> {
         match plain.split_first() {
             Some((&COMPRESSED, packed)) => {
-                zstd::stream::decode_all(packed).map_err(|err| format!("it does not decompress: {err}"))
+                let broken = |err: std::io::Error| format!("it does not decompress: {err}");
+                let mut json = Vec::new();
+                let decoder = zstd::stream::Decoder::new(packed).map_err(broken)?;
+                decoder.take(LARGEST_FILE + 1).read_to_end(&mut json).map_err(broken)?;
+                if json.len() as u64 > LARGEST_FILE {
+                    return Err(format!("it decompresses to more than {LARGEST_FILE} bytes"));
+                }
+                Ok(json)
             }
             Some((b'{' | b'[', _)) => Ok(plain.to_vec()),
             Some(_) | None => Err("it is in no format that is known".to_owned()),
@@ -210,6 +226,19 @@ mod tests {
             flipped[at.index(sealed.len())] ^= 1 << (at.index(sealed.len()) % 8);
             prop_assert!(seal.open(&mut flipped).is_none());
         }
+    }
+
+    #[test]
+    fn a_file_that_grows_without_end_is_refused() {
+        let seal = sealing(2);
+        let stored = |length: u64| {
+            let zeros = std::io::repeat(b'{').take(length);
+            let packed = zstd::stream::encode_all(zeros, LEVEL).unwrap();
+            assert!(packed.len() < 1 << 20);
+            seal.seal(&[&[COMPRESSED], packed.as_slice()].concat()).unwrap()
+        };
+        assert_eq!(seal.decode_file(&stored(LARGEST_FILE)).unwrap().len() as u64, LARGEST_FILE);
+        assert!(seal.decode_file(&stored(LARGEST_FILE + 1)).unwrap_err().contains("more than"));
     }
 
     /// Two nonces are never the same, and none lets the counter run out of its lower half.

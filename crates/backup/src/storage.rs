@@ -323,14 +323,13 @@ fn is_named_after(name: &str, content: &[u8]) -> bool {
 fn read_part_of(path: &Path, offset: u64, length: u64) -> io::Result<Vec<u8>> {
     use std::os::unix::fs::FileExt;
     let file = std::fs::File::open(path)?;
+    // An index may claim any length: what is not there takes no memory.
+    let there = file.metadata()?.len().saturating_sub(offset);
+    if there < length {
+        return Err(cut_off(there, offset, length));
+    }
     let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
-    file.read_exact_at(&mut bytes, offset).map_err(|err| {
-        if err.kind() != io::ErrorKind::UnexpectedEof {
-            return err;
-        }
-        let there = file.metadata().map_or(0, |stat| stat.len().saturating_sub(offset));
-        cut_off(there, offset, length)
-    })?;
+    file.read_exact_at(&mut bytes, offset)?;
     Ok(bytes)
 }
 

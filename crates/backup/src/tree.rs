@@ -45,17 +45,25 @@ impl Repository {
         let mut trees: Vec<_> = root.subtree.into_iter().collect();
         while let Some(tree) = trees.pop() {
             for node in read_tree(&indexed, tree)?.nodes {
-                if let Some(subtree) = node.subtree {
-                    size.folders += 1;
-                    trees.push(subtree);
-                } else {
-                    size.files += 1;
-                    let counted = link_of(&node).is_none_or(|link| links.insert(link));
-                    size.bytes += if counted { node.meta.size } else { 0 };
-                }
+                size.add(&node, &mut links);
+                trees.extend(node.subtree);
             }
         }
         Ok(size)
+    }
+}
+
+impl SnapshotSize {
+    /// Counts an entry of a tree. Sizes are what a tree claims: together they may be more than a number holds.
+    pub(crate) fn add(&mut self, node: &Node, links: &mut HashSet<(u64, u64)>) {
+        if node.subtree.is_some() {
+            self.folders += 1;
+            return;
+        }
+        self.files += 1;
+        if link_of(node).is_none_or(|link| links.insert(link)) {
+            self.bytes = self.bytes.saturating_add(node.meta.size);
+        }
     }
 }
 

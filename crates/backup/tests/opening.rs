@@ -249,7 +249,10 @@ fn damage_is_named_and_never_made_worse() {
     let key = std::fs::read_dir(&keys).unwrap().next().unwrap().unwrap().path();
     let good = std::fs::read(&key).unwrap();
     let nonsense = String::from_utf8(good.clone()).unwrap().replace("\"N\":", "\"N\":0,\"M\":");
-    for damaged in [&b""[..], b"{", nonsense.as_bytes()] {
+    // Terabytes: a key file is not sealed, and must not end the process that reads it.
+    let greedy = String::from_utf8(good.clone()).unwrap().replace("\"r\":8", "\"r\":100000000");
+    assert_ne!(greedy.as_bytes(), good);
+    for damaged in [&b""[..], b"{", nonsense.as_bytes(), greedy.as_bytes()] {
         write(&key, damaged);
         let err = open_or_init(&bench).unwrap_err();
         assert!(matches!(err, OpenError::KeysDamaged { .. }), "{err:?}");

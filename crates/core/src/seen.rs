@@ -3,7 +3,8 @@
 /// The outcome of looking at one fact of the outside world.
 ///
 /// A read that failed is [`Seen::Unknown`], never [`Seen::Absent`]: a decision that deletes, launches or fails
-/// something needs a fact that was really seen.
+/// something needs a fact that was really seen. One does not: an attempt that nobody has claimed fails at its start deadline
+/// where nobody may look for its executor, which then cannot claim it any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Seen<T> {
     /// The read failed or was not possible now; nothing may be concluded from it.

@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use lvault_core::{
     Action, Effect, Executor, Failure, Held, Holder, Intent, Job, Lease, Life, Observed, Record, Repository, Seen,
-    Source, State, Storage, Transition, Volume, Wait, decide, next,
+    Source, State, Storage, Transition, Trouble, Volume, Wait, decide, next,
 };
 use support::{ASKED, Field, KINDS, Kind, Setter, every, fields, local, nothing, online, source};
 
@@ -195,6 +195,14 @@ fn nothing_is_taken_away_for_what_was_not_seen() {
             let action = decide(observed);
             let Action::Do(effect) = action else { return };
             if !effect.is_destructive() && !matches!(effect, Effect::Launch(_)) {
+                return;
+            }
+            // The one exception, of an attempt that nobody has claimed: where nobody may look for its executor, it fails at
+            // its start deadline. An executor that is there all the same cannot claim it any more.
+            if effect == Effect::Fail(Failure::Trouble(Trouble::Launch)) && observed.executor == Seen::Unknown {
+                let mut observed = observed.clone();
+                let record = online(&mut observed).and_then(|online| online.record.clone());
+                assert!(record.is_some_and(|record| record.state == State::Pending), "{observed:#?}");
                 return;
             }
             for (blind, seen) in &fields {

@@ -15,6 +15,8 @@ mod directory;
 mod engine;
 mod error;
 mod filesystem;
+#[cfg(any(test, lvault_fuzzing))]
+pub mod fuzzing;
 mod health;
 mod image;
 mod locks;

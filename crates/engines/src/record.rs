@@ -102,19 +102,28 @@ impl Record {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(damaged("it is missing".into())),
             Err(error) => return Err(EngineError::io("reading", &path)(error)),
         };
-        let Versioned { version } = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
+        Record::parse(&text).map_err(damaged)
+    }
+
+    /// Reads a record's text; in words what is wrong with it otherwise.
+    pub(crate) fn parse(text: &str) -> Result<Record, String> {
+        let Versioned { version } = serde_json::from_str(text).map_err(|error| error.to_string())?;
         if version != VERSION {
-            return Err(damaged(format!("it has version {version}, and this lvault knows version {VERSION} only")));
+            return Err(format!("it has version {version}, and this lvault knows version {VERSION} only"));
         }
-        let wire: Wire = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
-        wire.parse().map_err(damaged)
+        let wire: Wire = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        wire.parse()
+    }
+
+    /// The record's text.
+    pub(crate) fn written(&self) -> Result<String, String> {
+        serde_json::to_string_pretty(&Wire::from(self)).map_err(|error| error.to_string())
     }
 
     /// Writes the record into a volume's folder, durably, replacing the old one in one step.
     pub(crate) fn write(&self, folder: &Path) -> Result<(), EngineError> {
         let path = folder.join(RECORD_FILE);
-        let text = serde_json::to_string_pretty(&Wire::from(self))
-            .map_err(|error| EngineError::Damaged { path: path.clone(), why: error.to_string() })?;
+        let text = self.written().map_err(|why| EngineError::Damaged { path: path.clone(), why })?;
         replace(&path, &text).map_err(EngineError::io("writing", path))
     }
 }

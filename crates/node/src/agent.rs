@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use kube::{Api, Client};
 use lvault_api::LogicalVolume;
-use lvault_core::{Action, VolumeId, decide};
+use lvault_core::{Action, Trouble, VolumeId, decide};
 use lvault_engines::{EngineError, VolumeEngine};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
@@ -17,6 +17,7 @@ use crate::health::Room;
 use crate::launcher::{LaunchError, Launcher};
 use crate::lease::LeaseWatch;
 use crate::observe::{View, answered};
+use crate::perform::FAILED_PRECONDITION;
 use crate::troubles::Troubles;
 
 /// The node agent.
@@ -121,7 +122,10 @@ impl Agent {
         };
         let after = match decide(&view.observed) {
             Action::Settled => self.settle(&view).await,
-            Action::Wait(wait) => self.wait(&view, wait).await,
+            Action::Wait(wait) => match view.given_up(wait) {
+                Some(why) => self.note_trouble(&view, Trouble::Launch, FAILED_PRECONDITION, why).await,
+                None => self.wait(&view, wait).await,
+            },
             Action::Do(effect) => {
                 info!("{name}: {effect:?}");
                 self.perform(&view, effect).await

@@ -33,6 +33,16 @@ pub enum LaunchError {
     },
 }
 
+impl LaunchError {
+    /// Whether whoever was asked has refused, which stays so until somebody gives a right.
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            LaunchError::Io { source, .. } => source.kind() == std::io::ErrorKind::PermissionDenied,
+            LaunchError::Impossible(_) | LaunchError::Occupied(_) => false,
+        }
+    }
+}
+
 /// Called with the volume whose executor has just ended.
 pub type Wake = Arc<dyn Fn(VolumeId) + Send + Sync>;
 

@@ -13,12 +13,13 @@ use lvault_api::{
 };
 use lvault_core::{
     Attempt, Bytes, Executor, Intent, Lease, Life, Local, Observed, Online, Record, Repository, Seen, Source, State,
-    Storage, Trouble, Volume, VolumeId,
+    Storage, Trouble, Volume, VolumeId, Wait,
 };
 use lvault_engines::Problem;
 use tracing::debug;
 
 use crate::agent::Agent;
+use crate::launcher::LaunchError;
 use crate::perform::INVALID_ARGUMENT;
 use crate::troubles::{Circumstance, Standing};
 
@@ -45,6 +46,8 @@ pub(crate) struct View {
     pub(crate) trouble: Option<Standing>,
     /// Why its executor could not be seen.
     pub(crate) unseen: Option<String>,
+    /// Whether it could not be seen because nobody here may.
+    pub(crate) refused: bool,
     /// What its storage says of itself, where that is not ready.
     pub(crate) storage_says: Option<String>,
 }
@@ -85,6 +88,14 @@ impl View {
             Intent::OnlineSnapshot(online, _) | Intent::Restore(online, _) => online.overdue,
             Intent::Volume(_) | Intent::LocalSnapshot(..) => false,
         }
+    }
+
+    /// Why an attempt that waits to begin is given up although nobody may look for its executor, if it is.
+    pub(crate) fn given_up(&self, wait: Wait) -> Option<String> {
+        let is_pending = self.record().is_some_and(|record| record.state == State::Pending);
+        let is_late = is_pending && self.is_overdue() && !self.observed.deleting;
+        let unseen = self.unseen.as_ref().filter(|_| is_late && self.refused && wait == Wait::ExecutorUnknown)?;
+        Some(format!("{unseen} (tried until the attempt's start deadline)"))
     }
 
     /// The storage that the object names.
@@ -128,7 +139,8 @@ impl Agent {
         if let Some(storage) = storage_of(&object) {
             self.launcher.locate(&id, &storage.namespace);
         }
-        let (executor, unseen) = self.observe_executor(&id).await;
+        let (executor, problem) = self.observe_executor(&id).await;
+        let (unseen, refused) = (problem.as_ref().map(ToString::to_string), problem.is_some_and(|it| it.is_refusal()));
         let lease = self.observe_lease(&id, executor, &self.lease_namespace(&object)).await;
         let mount = match (&volume, &mounted) {
             (Seen::Unknown, _) => Seen::Unknown,
@@ -157,6 +169,7 @@ impl Agent {
             circumstance,
             trouble: standing,
             unseen,
+            refused,
             storage_says,
         })
     }
@@ -173,13 +186,13 @@ impl Agent {
         }
     }
 
-    async fn observe_executor(&self, id: &VolumeId) -> (Seen<Executor>, Option<String>) {
+    async fn observe_executor(&self, id: &VolumeId) -> (Seen<Executor>, Option<LaunchError>) {
         let wanted = id.clone();
         match self.launcher_call(move |launcher| launcher.observe(&wanted)).await {
             Ok(executor) => (Seen::known(executor), None),
             Err(problem) => {
                 debug!("the executor of {id} cannot be observed: {problem}");
-                (Seen::Unknown, Some(problem.to_string()))
+                (Seen::Unknown, Some(problem))
             }
         }
     }

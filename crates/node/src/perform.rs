@@ -37,7 +37,7 @@ pub(crate) enum Failed {
 pub(crate) const INVALID_ARGUMENT: i32 = 3;
 const RESOURCE_EXHAUSTED: i32 = 8;
 /// What was asked for cannot be had as things stand; repeating it does not help.
-const FAILED_PRECONDITION: i32 = 9;
+pub(crate) const FAILED_PRECONDITION: i32 = 9;
 /// It did not work, and is tried again.
 const INTERNAL: i32 = 13;
 
@@ -98,7 +98,7 @@ impl Agent {
         Err(Failed::ForNow(trouble, message))
     }
 
-    async fn note_trouble(&self, view: &View, trouble: Trouble, code: i32, message: String) -> After {
+    pub(crate) async fn note_trouble(&self, view: &View, trouble: Trouble, code: i32, message: String) -> After {
         warn!("{}: {}: {message}", view.object.name_any(), trouble.code());
         self.troubles.set(&view.id, view.circumstance.clone(), Standing { trouble, code, message: message.clone() });
         let _ = self.write_problem(view, code, &message).await;

@@ -126,12 +126,7 @@ impl Node {
 
     /// The resident set of `lvault up`, and the largest it was, in MiB.
     pub(crate) fn memory(&self) -> Result<(f64, f64), String> {
-        let text = proc(self.pid()?, "status")?;
-        let mib = |name: &str| {
-            let kib = text.lines().find_map(|line| line.strip_prefix(name))?.trim().strip_suffix(" kB")?;
-            kib.parse::<f64>().ok().map(|kib| kib / 1024.0)
-        };
-        mib("VmRSS:").zip(mib("VmHWM:")).ok_or_else(|| "/proc/PID/status cannot be read".to_owned())
+        memory(self.pid()?)
     }
 
     /// Asks again and again, every `pause`, until there is an answer. Fails after two minutes, or when lvault ends.
@@ -178,6 +173,16 @@ pub(crate) fn cpu(pid: u32) -> Result<f64, String> {
     let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok());
     let both = ticks(11).zip(ticks(12)).map(|(user, system)| (user + system) / TICKS);
     both.ok_or_else(|| format!("/proc/{pid}/stat cannot be read"))
+}
+
+/// The resident set of a process, and the largest it was, in MiB.
+pub(crate) fn memory(pid: u32) -> Result<(f64, f64), String> {
+    let text = proc(pid, "status")?;
+    let mib = |name: &str| {
+        let kib = text.lines().find_map(|line| line.strip_prefix(name))?.trim().strip_suffix(" kB")?;
+        kib.parse::<f64>().ok().map(|kib| kib / 1024.0)
+    };
+    mib("VmRSS:").zip(mib("VmHWM:")).ok_or_else(|| "/proc/PID/status cannot be read".to_owned())
 }
 
 fn proc(pid: u32, file: &str) -> Result<String, String> {

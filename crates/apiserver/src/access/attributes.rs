@@ -131,9 +131,10 @@ fn selected_name(query: &Query) -> String {
     named.map(|term| term.value).filter(|name| is_segment(name)).unwrap_or_default()
 }
 
-/// Whether a name can stand in a path.
+/// Whether a name can stand in a path. Control characters cannot: with a NUL it would be lost in the store's file.
 pub(crate) fn is_segment(name: &str) -> bool {
-    !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '%'])
+    let is_allowed = |c: char| !matches!(c, '/' | '%') && !c.is_control();
+    !name.is_empty() && name != "." && name != ".." && name.chars().all(is_allowed)
 }
 
 #[cfg(test)]

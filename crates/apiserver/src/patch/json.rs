@@ -5,10 +5,14 @@
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::depth;
 use crate::refusal::Refusal;
 
 /// Most operations of one patch, as on a cluster.
 const MOST_OPERATIONS: usize = 10_000;
+
+/// Most bytes that all copies of one patch add, as on a cluster: each copy may double what is there.
+pub(crate) const MOST_COPIED: usize = 3 * 1024 * 1024;
 
 /// One operation.
 #[derive(Debug, Clone, Deserialize)]
@@ -52,19 +56,20 @@ pub(super) fn parse(body: &[u8]) -> Result<Vec<Operation>, Refusal> {
 
 /// The document after all operations.
 pub(super) fn apply(document: &Value, operations: &[Operation]) -> Result<Value, Refusal> {
-    let mut result = document.clone();
+    let (mut result, mut copied) = (document.clone(), 0);
     for operation in operations {
-        perform(&mut result, operation).map_err(|why| Refusal::PatchRejected { why })?;
+        perform(&mut result, operation, &mut copied).map_err(|why| Refusal::PatchRejected { why })?;
     }
     Ok(result)
 }
 
-fn perform(document: &mut Value, operation: &Operation) -> Result<(), String> {
+fn perform(document: &mut Value, operation: &Operation, copied: &mut usize) -> Result<(), String> {
     match operation {
         Operation::Add { path, value } => add(document, path, value.clone()),
         Operation::Remove { path } => remove(document, path).map(drop),
         Operation::Replace { path, value } => match find_mut(document, path) {
             Some(found) => {
+                refuse_depth(path, value)?;
                 *found = value.clone();
                 Ok(())
             }
@@ -78,8 +83,14 @@ fn perform(document: &mut Value, operation: &Operation) -> Result<(), String> {
             add(document, path, value)
         }
         Operation::Copy { from, path } => {
-            let value = find(document, from).cloned();
-            add(document, path, value.ok_or_else(|| format!("copy operation does not apply: missing value at {from}"))?)
+            let missing = || format!("copy operation does not apply: missing value at {from}");
+            let value = find(document, from).ok_or_else(missing)?;
+            *copied += value.to_string().len();
+            if *copied > MOST_COPIED {
+                return Err(format!("the copies of this patch are larger than {MOST_COPIED} bytes together"));
+            }
+            let value = value.clone();
+            add(document, path, value)
         }
         Operation::Test { path, value } => {
             if find(document, path).unwrap_or(&Value::Null) == value {
@@ -134,7 +145,14 @@ fn split(pointer: &str) -> Result<(Vec<String>, String), String> {
     Ok((path, last))
 }
 
+/// Refuses a value that makes the document deeper than any that is stored. What walks documents is recursive.
+fn refuse_depth(pointer: &str, value: &Value) -> Result<(), String> {
+    let levels = pointer.split('/').count().saturating_sub(1) + depth::of(value);
+    if levels <= depth::MOST_WITH_OWNERS { Ok(()) } else { Err(format!("{pointer:.80}: nested too deep")) }
+}
+
 fn add(document: &mut Value, pointer: &str, value: Value) -> Result<(), String> {
+    refuse_depth(pointer, &value)?;
     let missing = || format!("add operation does not apply: doc is missing path: {pointer:?}: missing value");
     let (path, last) = split(pointer)?;
     let parent = descend(document, &path).ok_or_else(missing)?;
@@ -228,6 +246,23 @@ mod tests {
     fn a_failed_operation_leaves_the_document_as_it_was() {
         let patch = json!([{"op": "add", "path": "/a", "value": 1}, {"op": "test", "path": "/a", "value": 2}]);
         check(json!({}), patch, None);
+    }
+
+    #[test]
+    fn copies_neither_fill_the_memory_nor_nest_without_end() {
+        let document = json!({"a": [1], "b": {"c": {}}});
+        let wide = vec![json!({"op": "copy", "from": "/a", "path": "/a/-"}); 100];
+        check(document.clone(), Value::Array(wide), None);
+        let deep = vec![json!({"op": "copy", "from": "/b", "path": "/b/c"}); 8];
+        check(document.clone(), Value::Array(deep), None);
+        let deeper =
+            (0..200).map(|level| json!({"op": "add", "path": format!("/b/c{}", "/c".repeat(level)), "value": {}}));
+        check(document.clone(), deeper.collect(), None);
+        check(
+            document,
+            json!([{"op": "replace", "path": "/b", "value": (0..120).fold(json!(1), |inner, _| json!([inner]))}]),
+            None,
+        );
     }
 
     #[test]

@@ -9,6 +9,9 @@ mod strategic;
 
 use serde_json::Value;
 
+#[cfg(any(test, lvault_fuzzing))]
+pub(crate) use json::MOST_COPIED;
+
 use crate::refusal::Refusal;
 use crate::registry::Nature;
 

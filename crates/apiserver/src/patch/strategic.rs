@@ -19,7 +19,7 @@ pub(super) fn apply(document: &Value, patch: &Value) -> Result<Value, Refusal> {
 
 fn merge(target: &mut Value, patch: &Value) -> Result<(), Refusal> {
     let Some(fields) = patch.as_object() else {
-        *target = patch.clone();
+        *target = without_directives(patch);
         return Ok(());
     };
     match fields.get("$patch").and_then(Value::as_str) {
@@ -48,6 +48,23 @@ fn unknown(directive: &str) -> Refusal {
     Refusal::BadRequest(format!("unable to apply the strategic merge patch: unknown directive {directive}"))
 }
 
+/// Whether a field of this name tells how to merge, and is none of the object.
+fn is_directive(name: &str) -> bool {
+    name == "$patch" || name == "$retainKeys" || name.starts_with(ORDER) || name.starts_with(DELETE_FROM)
+}
+
+/// A value that is taken as a whole, as nothing is there to merge it with.
+fn without_directives(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let kept = fields.iter().filter(|(name, _)| !is_directive(name));
+            Value::Object(kept.map(|(name, value)| (name.clone(), without_directives(value))).collect())
+        }
+        Value::Array(items) => items.iter().map(without_directives).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
+    }
+}
+
 fn retain_keys(object: &mut Map<String, Value>, fields: &Map<String, Value>) {
     if let Some(keys) = fields.get("$retainKeys").and_then(Value::as_array) {
         object.retain(|name, _| keys.iter().any(|key| key == name));
@@ -62,7 +79,7 @@ fn merge_field(object: &mut Map<String, Value>, name: &str, value: &Value) -> Re
         }
         return Ok(());
     }
-    if name.starts_with(ORDER) || name == "$patch" || name == "$retainKeys" {
+    if is_directive(name) {
         return Ok(());
     }
     if name.starts_with('$') {
@@ -101,7 +118,7 @@ fn merge_list(place: &mut Value, patch: &[Value], identity: fn(&Value) -> Option
                 }
             }
             None if delete => {}
-            None => items.push(item.clone()),
+            None => items.push(without_directives(item)),
         }
     }
     *place = Value::Array(items);
@@ -126,6 +143,12 @@ mod tests {
                 json!({"metadata": {"ownerReferences": [{"uid": "1", "name": "y"}, {"uid": "2"}]}}),
                 "/metadata/ownerReferences",
                 json!([{"uid": "1", "name": "y"}, {"uid": "2"}]),
+            ),
+            // What is new is taken without what says how to merge it.
+            (
+                json!({"metadata": {"ownerReferences": [{"uid": "2", "$patch": "merge", "x": [{"$patch": "delete", "y": 1}]}]}}),
+                "/metadata/ownerReferences/1",
+                json!({"uid": "2", "x": [{"y": 1}]}),
             ),
             (
                 json!({"metadata": {"ownerReferences": [{"uid": "1", "$patch": "delete"}]}}),

@@ -337,13 +337,13 @@ fn private(path: &Path) -> io::Result<()> {
     fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map(drop)
 }
 
-fn write_key(registry: &Registry, key: &Key) -> String {
+pub(crate) fn write_key(registry: &Registry, key: &Key) -> String {
     let resource = registry.resource(key.resource);
     [resource.group.as_str(), &resource.plural, &key.namespace, &key.name].join("\u{0}")
 }
 
 /// The place a key names; the error is the resource that is not registered.
-fn read_key(registry: &Registry, text: &str) -> Result<Key, String> {
+pub(crate) fn read_key(registry: &Registry, text: &str) -> Result<Key, String> {
     let parts: Vec<&str> = text.split(SEPARATOR).collect();
     let [group, plural, namespace, name] = parts.as_slice() else {
         return Err(text.escape_debug().to_string());

@@ -7,7 +7,7 @@
 mod disk_faults;
 pub(crate) mod file;
 pub(crate) mod transaction;
-mod witness;
+pub(crate) mod witness;
 pub(crate) mod writer;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

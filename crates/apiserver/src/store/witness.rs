@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 
 /// An open witness.
 #[derive(Debug)]
-pub(super) struct Witness {
+pub(crate) struct Witness {
     file: File,
 }
 
 /// Where the witness of a store lies.
-pub(super) fn path_of(store: &Path) -> PathBuf {
+pub(crate) fn path_of(store: &Path) -> PathBuf {
     let mut name = store.as_os_str().to_owned();
     name.push(".acknowledged");
     PathBuf::from(name)

@@ -113,7 +113,7 @@ fn reference_faults(reference: &Value, roles: &[&str]) -> Vec<Cause> {
         causes.push(Cause::invalid(
             "roleRef.name",
             &json!(said("name")),
-            "may not be '.' or '..' and may not contain '/' or '%'",
+            "may not be '.' or '..' and may not contain '/', '%' or control characters",
         ));
     }
     causes

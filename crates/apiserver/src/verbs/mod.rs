@@ -19,6 +19,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::depth;
 use crate::managed::{self, Author, Entry};
 use crate::metadata;
 use crate::refusal::{Cause, CauseReason, Refusal};
@@ -195,6 +196,7 @@ impl<'c, 't, 's> Writing<'c, 't, 's> {
 
     /// Brings an object into shape, and refuses or warns about unknown fields as asked.
     pub(crate) fn admit(&mut self, object: &mut Value) -> Result<(), Refusal> {
+        depth::check(object)?;
         let mut unknown = match object.as_object_mut().map(metadata::tidy) {
             Some(Ok(unknown)) => unknown,
             Some(Err(why)) => return Err(self.undecodable(&why)),

@@ -8,6 +8,7 @@ use crate::{
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tempfile::TempDir;
 
 struct Bench {
@@ -211,6 +212,39 @@ fn a_pack_is_removed_only_under_a_lock_that_is_held() {
     assert!(matches!(pruning.run(&ALL), Err(End::LostLock)));
     assert_eq!(pack_bytes(&repository), before);
     repository.verify(&kept, VerifyDepth::Data, &Silent).unwrap();
+}
+
+/// Asks for the end once this many packs are done with.
+struct Ends {
+    after: usize,
+    done: AtomicUsize,
+}
+
+impl Progress for Ends {
+    fn file_done(&self) {
+        self.done.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn should_stop(&self) -> bool {
+        self.done.load(Ordering::Relaxed) >= self.after
+    }
+}
+
+#[test]
+fn a_prune_that_is_asked_to_end_does_so_before_its_next_change() {
+    let bench = Bench::new();
+    let (repository, kept) = littered(&bench);
+    for after in [1, 3] {
+        let before = list_ids(repository.storage(), FileType::Pack).unwrap().len();
+        let asked = Ends { after, done: AtomicUsize::new(0) };
+        let ended = repository.prune(&ALL, &asked);
+        assert!(matches!(ended, Err(PruneError::Stopped { .. })), "{ended:?}");
+        let removed = before - list_ids(repository.storage(), FileType::Pack).unwrap().len();
+        assert!(removed > 0, "it had begun");
+        assert_eq!(repository.check(ReadData::Everything, &Silent).unwrap().damages, []);
+    }
+    repository.verify(&kept, VerifyDepth::Data, &Silent).unwrap();
+    assert_eq!(repository.prune(&ALL, &Silent).unwrap().after.reclaimable, 0);
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! What the executor of an attempt makes necessary, before anything else is looked at.
 //!
 //! There is never more than one executor for an object: a launch is decided on only where none is seen, and an
-//! executor that cannot be seen is waited for.
+//! executor that cannot be seen is waited for; an attempt that nobody has claimed may fail meanwhile.
 
-use crate::{Action, Effect, Job, Lease, Life, Observed, Record, Seen, State, Wait};
+use crate::{Action, Effect, Job, Lease, Life, Observed, Record, Seen, State, Trouble, Wait};
 
 /// The job that an attempt's record allows now.
 pub(super) fn due(record: &Record) -> Job {
@@ -13,6 +13,7 @@ pub(super) fn due(record: &Record) -> Job {
 /// While an attempt is open: what its executor makes necessary, or `None` when there is none and one may be launched.
 pub(super) fn while_open(observed: &Observed, record: &Record, backoff_limit: u32) -> Option<Action> {
     let executor = match observed.executor {
+        Seen::Unknown if is_given_up(observed, record) => return None,
         Seen::Unknown => return Some(Action::Wait(Wait::ExecutorUnknown)),
         Seen::Absent => return without_executor(record, backoff_limit),
         Seen::Present(executor) => executor,
@@ -25,6 +26,15 @@ pub(super) fn while_open(observed: &Observed, record: &Record, backoff_limit: u3
         (Life::Ended, true) => Action::Do(Effect::RecordLoss(record.launch())),
         (Life::Ended, false) => Action::Do(Effect::CleanExecutor),
     })
+}
+
+/// Whether an attempt is to fail although nobody may look for its executor: it waits for a right that was not given in time.
+/// Nobody has claimed it, and nobody can any more once it has failed.
+fn is_given_up(observed: &Observed, record: &Record) -> bool {
+    match &record.state {
+        State::Pending => observed.trouble == Some(Trouble::Launch),
+        State::Running(_) | State::Succeeded | State::Failed => false,
+    }
 }
 
 /// After an attempt has ended: what its executor makes necessary, or `None` when nothing of it is left.

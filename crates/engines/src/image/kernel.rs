@@ -170,7 +170,7 @@ pub(crate) fn mounts() -> Result<Vec<Mount>, EngineError> {
 }
 
 /// Reads one line of `/proc/self/mountinfo`; see proc(5).
-fn parse_mount(line: &[u8]) -> Option<Mount> {
+pub(crate) fn parse_mount(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|byte| *byte == b' ');
     let device = parse_device(std::str::from_utf8(fields.by_ref().nth(2)?).ok()?)?;
     let point = PathBuf::from(unescape(fields.by_ref().nth(1)?));
@@ -191,7 +191,8 @@ fn unescape(text: &[u8]) -> OsString {
     let mut plain = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((&byte, after)) = rest.split_first() {
-        let octal = after.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        let octal = after.get(..3).filter(|digits| digits.iter().all(u8::is_ascii_digit));
+        let octal = octal.and_then(|digits| std::str::from_utf8(digits).ok());
         match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
             Some(value) if byte == b'\\' => {
                 plain.push(value);
@@ -236,7 +237,7 @@ fn loops(tools: &Tools) -> Result<Vec<LoopDevice>, EngineError> {
 
 /// Reads what `losetup --json` writes: nothing at all when there is no device; numbers and flags as strings in some
 /// versions.
-fn parse_loops(listing: &str) -> Result<Vec<LoopDevice>, String> {
+pub(crate) fn parse_loops(listing: &str) -> Result<Vec<LoopDevice>, String> {
     if listing.trim().is_empty() {
         return Ok(Vec::new());
     }

@@ -192,7 +192,7 @@ fn line_of(text: &str, list: &str, name: &str) -> Option<usize> {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", expecting = "a mapping with device-classes")]
 struct File {
     /// Where TopoLVM's own daemon listens; there is none here.
     socket_name: Option<String>,

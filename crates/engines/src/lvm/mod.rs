@@ -14,6 +14,8 @@ mod config;
 mod copy;
 mod devices;
 mod error;
+#[cfg(any(test, lvault_fuzzing))]
+pub(crate) mod fuzzing;
 mod health;
 mod recover;
 mod reload;

@@ -169,10 +169,11 @@ impl Row<'_> {
 
     fn percent(&self, field: &str) -> Result<Percent, LvmError> {
         let text = self.text(field)?;
-        match text.parse() {
-            Ok(value) => Ok(Percent(Some(value))),
+        match text.parse::<f64>() {
+            // "NaN" and "inf" are numbers to the reader, and comparisons with them go wrong silently.
+            Ok(value) if value.is_finite() => Ok(Percent(Some(value))),
             Err(_) if text.is_empty() => Ok(Percent(None)),
-            Err(_) => Err(LvmError::Output { why: format!("{field} is '{text}'") }),
+            Ok(_) | Err(_) => Err(LvmError::Output { why: format!("{field} is '{text}'") }),
         }
     }
 
@@ -253,6 +254,8 @@ mod tests {
             ("104857600", "10 GB", "lv_size is '10 GB'"),
             ("lv_uuid", "lv_id", "lacks lv_uuid"),
             ("\"0.01\"", "\"much\"", "data_percent"),
+            ("\"0.01\"", "\"NaN\"", "data_percent is 'NaN'"),
+            ("\"0.01\"", "\"inf\"", "data_percent is 'inf'"),
             ("\"k1s\"", "7", "lacks lv_name"),
         ] {
             assert!(LV.contains(from), "{from}");

@@ -160,10 +160,11 @@ fn disks(folder: &Path) -> Vec<PathBuf> {
     [0, 1].map(device).to_vec()
 }
 
-/// Whether this kernel has device-mapper, and this process may use it.
+/// Whether this kernel has device-mapper, and this process may use it. That its device file is there says nothing: every LVM
+/// command makes it.
 pub(crate) fn has_device_mapper() -> bool {
     rustix::process::geteuid().is_root()
-        && Path::new("/dev/mapper/control").exists()
+        && fs::File::options().read(true).write(true).open("/dev/mapper/control").is_ok()
         && Command::new("lvm").arg("version").output().is_ok_and(|said| said.status.success())
 }
 

@@ -1,40 +1,25 @@
-//! A cluster of one node: the embedded API with access control, a kubelet, the node agent and the controller.
+//! A cluster of one node: an API with access control, a kubelet, the node agent and the controller.
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Event, Pod};
-use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, PostParams};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, ResourceExt};
 use lvault_api::{LogicalVolume, Phase, SnapshotBackupStorage, TransferStatus};
-use lvault_apiserver::tls::{Identity, kubeconfig};
-use lvault_apiserver::{ApiServer, ClusterKind, Config as ServerConfig, Decision, Grant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
+use crate::api::{Asked, Served, post, serve};
 use crate::kubelet::Kubelet;
-use crate::manifests;
 use crate::process::{Program, until};
 
 pub(crate) const NODE: &str = "n1";
 pub(crate) const NAMESPACE: &str = "lvault-system";
-
-/// What was asked of the API with which outcome.
-#[derive(Debug, Default)]
-pub(crate) struct Asked {
-    /// What lvault's accounts were refused.
-    pub(crate) refused: BTreeSet<String>,
-    /// The verbs that were used of each rule, as `<role> <number> <verb>`.
-    pub(crate) used: BTreeSet<String>,
-    /// How often the controller has looked for volumes of nodes that are gone.
-    pub(crate) lists_of_volumes: usize,
-}
 
 pub(crate) struct Cluster {
     pub(crate) kubelet: Kubelet,
@@ -42,7 +27,7 @@ pub(crate) struct Cluster {
     controllers: Vec<Program>,
     pub(crate) client: Client,
     pub(crate) asked: Arc<Mutex<Asked>>,
-    _server: ApiServer,
+    _served: Served,
     pub(crate) runtime: Runtime,
     pub(crate) root: PathBuf,
     times: Times,
@@ -85,14 +70,17 @@ impl Cluster {
         fs::create_dir(root.join("repositories")).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let asked: Arc<Mutex<Asked>> = Arc::default();
-        let (server, client, kubelet) = runtime.block_on(serve(&root, Arc::clone(&asked), crds));
+        let served = runtime.block_on(serve(&root, Arc::clone(&asked), crds));
+        let client = served.client.clone();
+        let kubelet =
+            runtime.block_on(async { Kubelet::start(NODE, client.clone(), &root, &root.join("lvault-executor")) });
         let mut cluster = Cluster {
             kubelet,
             agent: None,
             controllers: Vec::new(),
             client,
             asked,
-            _server: server,
+            _served: served,
             runtime,
             root,
             times,
@@ -325,80 +313,4 @@ impl Cluster {
             found
         })
     }
-}
-
-/// Serves an API with the manifests of `deploy/base` in it, and what a cluster adds: a node, and the agent's own pod.
-async fn serve(root: &Path, asked: Arc<Mutex<Asked>>, crds: Vec<Value>) -> (ApiServer, Client, Kubelet) {
-    let mut config =
-        ServerConfig::in_memory(crds).with_kinds(&[ClusterKind::Pod, ClusterKind::Node, ClusterKind::ConfigMap]);
-    config.observer = Some(Arc::new(move |decision: &Decision| note(&asked, decision)));
-    let server = ApiServer::open(config).await.unwrap();
-    let identity = Identity::load_or_create(&root.join("tls")).unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (serving, own) = (server.clone(), identity.clone());
-    tokio::spawn(async move { serving.serve(listener, &own, std::future::pending()).await });
-    let owner = kubeconfig(address, identity.ca_pem(), identity.token());
-    fs::write(root.join("owner"), &owner).unwrap();
-    let options = KubeConfigOptions::default();
-    let config = Config::from_custom_kubeconfig(Kubeconfig::from_yaml(&owner).unwrap(), &options).await.unwrap();
-    let client = Client::try_from(config).unwrap();
-    for object in manifests::base() {
-        // Nobody runs workloads here but the test.
-        if !matches!(object["kind"].as_str().unwrap(), "DaemonSet" | "Deployment") {
-            post(&client, &object).await;
-        }
-    }
-    post(&client, &json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}})).await;
-    post(&client, &json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "agent", "namespace": NAMESPACE},
-        "spec": {"nodeName": NODE, "containers": [{"name": "lvault", "image": "registry/lvault:1", "imagePullPolicy": "Always"}]}}))
-    .await;
-    for account in ["lvault-node", "lvault-controller", "lvault-executor"] {
-        let path = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{account}/token");
-        let request =
-            http::Request::post(path).header("Content-Type", "application/json").body(b"{}".to_vec()).unwrap();
-        let answer: Value = client.request(request).await.unwrap();
-        let token = answer["status"]["token"].as_str().unwrap();
-        fs::write(root.join(account), kubeconfig(address, identity.ca_pem(), token)).unwrap();
-    }
-    let kubelet = Kubelet::start(NODE, client.clone(), root, &root.join("lvault-executor"));
-    (server, client, kubelet)
-}
-
-fn note(asked: &Mutex<Asked>, decision: &Decision) {
-    if !decision.user.name.starts_with("system:serviceaccount:") {
-        return;
-    }
-    let mut asked = asked.lock().unwrap();
-    if decision.user.name.ends_with(":lvault-controller")
-        && decision.asked.resource == "logicalvolumes"
-        && decision.asked.verb == "list"
-    {
-        asked.lists_of_volumes += 1;
-    }
-    match &decision.grant {
-        None => {
-            asked.refused.insert(format!("{}: {:?}", decision.user.name, decision.asked));
-        }
-        Some(Grant::Rule(place)) => {
-            asked.used.insert(format!("{} {} {}", place.role, place.rule, decision.asked.verb));
-        }
-        Some(Grant::Master) => {}
-    }
-}
-
-async fn post(client: &Client, object: &Value) {
-    let (version, kind) = (object["apiVersion"].as_str().unwrap(), object["kind"].as_str().unwrap());
-    let (group, version) = version.split_once('/').unwrap_or(("", version));
-    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
-    let mut resource = resource;
-    if kind == "SnapshotBackupStorage" {
-        resource.plural = "snapshotbackupstorages".to_owned();
-    }
-    let api: Api<DynamicObject> = match object["metadata"]["namespace"].as_str() {
-        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
-        None => Api::all_with(client.clone(), &resource),
-    };
-    let object: DynamicObject = serde_json::from_value(object.clone()).unwrap();
-    api.create(&PostParams::default(), &object).await.unwrap_or_else(|e| panic!("{kind} {}: {e}", object.name_any()));
 }

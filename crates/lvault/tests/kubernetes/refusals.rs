@@ -21,7 +21,11 @@ fn a_namespace_that_has_not_consented() {
     cluster.snapshot("s", "v", "team", 3);
     let said = cluster.until("the status says why", || cluster.transfer("s")?.message);
     assert!(said.contains("cannot list resource \"pods\"") && said.contains("set up for storages"), "{said}");
+    assert!(cluster.told("s", "SnapshotWaiting").contains("set up for storages"));
+    let (status, reason, said) = cluster.condition("s", "SnapshotComplete").unwrap();
+    assert!(status == "False" && said.contains("set up for storages"), "{status} {reason}: {said}");
     assert!(cluster.pods().is_empty());
+    assert!(cluster.fails("s").contains("set up for storages"));
 }
 
 #[test]

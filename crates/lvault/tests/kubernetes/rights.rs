@@ -9,11 +9,16 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use lvault_api::{LogicalVolume, SnapshotBackupStorage};
 use serde_json::json;
 
+use crate::api::is_outside;
 use crate::cluster::{Cluster, NAMESPACE, NODE, Times};
 use crate::manifests;
 
 #[test]
 fn the_whole_way_needs_every_right_and_no_other() {
+    if is_outside() {
+        eprintln!("SKIPPED: of a cluster nobody here sees which rights were used");
+        return;
+    }
     let mut cluster = Cluster::with(Times { unattended: "3s", ..Times::default() });
     cluster.storage(NAMESPACE, "main");
     cluster.storage_is_ready(NAMESPACE, "main");

@@ -16,7 +16,7 @@ use crate::process::{command, until};
 use crate::world::{Engine, World};
 
 /// Adds the storage `main` in a bucket; answers with what the command line printed, or said why not.
-fn add(world: &World, endpoint: &str, key: &S3Key) -> Result<String, String> {
+pub(crate) fn add(world: &World, endpoint: &str, key: &S3Key) -> Result<String, String> {
     let (password, keys) = (world.root().join("password"), world.root().join("keys"));
     let lines: Vec<String> = key.environment().iter().map(|(name, value)| format!("{name}={value}\n")).collect();
     fs::write(&keys, lines.concat()).unwrap();

@@ -40,7 +40,7 @@ fn deleted_while_pending(engine: Engine) {
     world.open_gate();
     vanishes(&world, "s1", &uid);
     assert!(executor.process.is_gone());
-    assert!(!world.repository("main", "data").path.exists(), "a repository was made for nothing");
+    assert!(!world.repository("main", "data").exists(), "a repository was made for nothing");
     world.finish();
 }
 

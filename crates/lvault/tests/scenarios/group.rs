@@ -20,7 +20,8 @@ const NAME: &str = "group";
 /// Whether this kernel has device-mapper, and this process may use it.
 pub(crate) fn has_device_mapper() -> bool {
     crate::world::is_root()
-        && Path::new("/dev/mapper/control").exists()
+        // Every LVM command makes the device file, also where nothing answers behind it.
+        && File::options().read(true).write(true).open("/dev/mapper/control").is_ok()
         && command("lvm").arg("version").output().is_ok_and(|said| said.status.success())
 }
 

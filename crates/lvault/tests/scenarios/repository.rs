@@ -8,10 +8,19 @@ use serde::Deserialize;
 use crate::data::Tree;
 use crate::process::{command, succeed};
 
+/// Where a repository is.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// A folder.
+    Folder(PathBuf),
+    /// A bucket, as restic calls it, with the keys as environment.
+    Bucket(String, Vec<(&'static str, String)>),
+}
+
 /// A repository of one volume.
 #[derive(Debug)]
 pub(crate) struct Repository {
-    pub(crate) path: PathBuf,
+    pub(crate) place: Place,
     pub(crate) password_file: PathBuf,
     pub(crate) scratch: PathBuf,
 }
@@ -52,22 +61,37 @@ impl Snapshots {
 impl Repository {
     fn restic(&self, args: &[&str]) -> Command {
         let mut restic = command("restic");
-        restic.arg("--no-cache").arg("-r").arg(&self.path).arg("--password-file").arg(&self.password_file).args(args);
+        match &self.place {
+            Place::Folder(path) => restic.arg("-r").arg(path),
+            Place::Bucket(address, keys) => {
+                restic.args(["-r", address]).envs(keys.iter().map(|(name, key)| (name, key)))
+            }
+        };
+        restic.arg("--no-cache").arg("--password-file").arg(&self.password_file).args(args);
         restic
+    }
+
+    /// Whether there is one.
+    pub(crate) fn exists(&self) -> bool {
+        match &self.place {
+            Place::Folder(path) => path.join("config").exists(),
+            Place::Bucket(..) => self.restic(&["cat", "config"]).output().is_ok_and(|said| said.status.success()),
+        }
     }
 
     /// All snapshots; none where there is no repository yet.
     pub(crate) fn snapshots(&self) -> Snapshots {
-        if !self.path.join("config").exists() {
+        if !self.exists() {
             return Snapshots(Vec::new());
         }
         let output = succeed(&mut self.restic(&["snapshots", "--json"]));
         Snapshots(serde_json::from_slice(&output.stdout).expect("what restic prints"))
     }
 
-    /// How many snapshots there are, without asking restic. A file that is being written has another name.
+    /// How many snapshots there are; in a folder without asking restic. A file that is being written has another name.
     pub(crate) fn commits(&self) -> usize {
-        let files = crate::process::list(&self.path.join("snapshots"));
+        let Place::Folder(path) = &self.place else { return self.snapshots().len() };
+        let files = crate::process::list(&path.join("snapshots"));
         files.iter().filter(|file| file.file_name().is_some_and(|name| name.len() == 64)).count()
     }
 

@@ -1,24 +1,25 @@
 //! A soak: users and misfortunes at random for a while, then quiet, and then everything is judged.
 //!
 //! Snapshots, changes, restores, retries and deletions, while executors and lvault itself are killed and stopped, and
-//! the storage fills up or cannot be written. In the end every attempt has to end well, every snapshot has to restore
+//! the storage fills up or cannot be written, or its server answers badly or not at all. In the end every attempt has to end well, every snapshot has to restore
 //! to what its volume held when it was cut, restic has to find every repository whole, and nothing may be left over.
 //! 5 s in a usual run; `LVAULT_SOAK_SECONDS` says otherwise, `LVAULT_SEED` repeats the choices (not the timing).
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use lvault_api::{Phase, TransferStatus};
-use rustix::mount::{MountFlags, mount_remount};
 
 use crate::data::{Tree, fill};
 use crate::history::transfer;
 use crate::process::{Dice, Process, until};
-use crate::storages::own_filesystem;
-use crate::world::{Engine, Settings, World, is_root};
+use crate::world::{Engine, Settings, World};
+use storage::{Hurt, Storage};
+
+mod storage;
 
 on_each_engine!(whatever_happens_it_ends_well);
 
@@ -28,15 +29,22 @@ const AT_ONCE: usize = 4;
 const KEPT: usize = 24;
 
 fn whatever_happens_it_ends_well(engine: Engine) {
+    soak(engine, Storage::folder);
+}
+
+#[test]
+fn whatever_happens_to_a_bucket_it_ends_well() {
+    soak(Engine::Directory, Storage::bucket);
+}
+
+fn soak(engine: Engine, storage: fn(&World) -> Storage) {
     let seconds = std::env::var("LVAULT_SOAK_SECONDS").ok().and_then(|given| given.parse().ok()).unwrap_or(5);
     let world = World::with(engine, Settings { lease: "4s", ..Settings::default() });
-    if is_root() {
-        own_filesystem(&world, 1024);
-    }
-    world.storage("main");
+    let storage = storage(&world);
     let volumes = ["v0", "v1"].map(|name| Volume::new(&world, name)).into();
     let mut soak = Soak {
         world,
+        storage,
         dice: Dice::new(),
         volumes,
         operations: Vec::new(),
@@ -54,7 +62,7 @@ fn whatever_happens_it_ends_well(engine: Engine) {
     }
     soak.quiet();
     soak.judge();
-    eprintln!("{engine:?}, {seconds} s: {:?}", soak.done);
+    eprintln!("{engine:?}, {}, {seconds} s: {:?}", soak.storage, soak.done);
     soak.world.finish();
 }
 
@@ -87,15 +95,9 @@ struct Operation {
     is_restore: bool,
 }
 
-/// What is wrong with the storage, and how long still.
-#[derive(Clone, Copy, Debug)]
-enum Hurt {
-    ReadOnly(Instant),
-    Full(Instant),
-}
-
 struct Soak {
     world: World,
+    storage: Storage,
     dice: Dice,
     volumes: Vec<Volume>,
     operations: Vec<Operation>,
@@ -109,9 +111,7 @@ struct Soak {
 impl Soak {
     /// Does one thing; answers with what it was.
     fn step(&mut self) -> &'static str {
-        if let Some(Hurt::ReadOnly(until) | Hurt::Full(until)) = self.hurt
-            && until < Instant::now()
-        {
+        if self.hurt.as_ref().is_some_and(|hurt| hurt.until < Instant::now()) {
             self.heal();
             return "storage healed";
         }
@@ -278,39 +278,18 @@ impl Soak {
     }
 
     fn hurt(&mut self) -> &'static str {
-        if self.hurt.is_some() || !is_root() {
-            return "nothing: the storage stays as it is";
+        if self.hurt.is_some() {
+            return "nothing: the storage is out of order already";
         }
-        let folder = self.world.root().join("storage/main");
-        let until = Instant::now() + Duration::from_millis(500 + self.dice.below(4000));
-        if self.dice.below(2) == 0 {
-            // Whoever writes just now has it open, and the kernel refuses.
-            if mount_remount(&folder, MountFlags::RDONLY, c"").is_err() {
-                return "nothing: the storage is being written to";
-            }
-            self.hurt = Some(Hurt::ReadOnly(until));
-            return "storage read-only";
-        }
-        let file = File::create(folder.join("ballast")).unwrap();
-        let space = rustix::fs::fstatvfs(&file).unwrap();
-        let most = space.f_bavail * space.f_frsize;
-        // Executors take some of it meanwhile: the rest is found by asking for less and less.
-        let mut size = most;
-        while size > 1 << 12 && rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size).is_err() {
-            size -= size / 64;
-        }
-        self.hurt = Some(Hurt::Full(until));
-        "storage full"
+        self.hurt = self.storage.hurt(&self.world, &mut self.dice);
+        self.hurt.as_ref().map_or("nothing: the storage stays as it is", |hurt| hurt.what)
     }
 
     fn heal(&mut self) {
-        let folder = self.world.root().join("storage/main");
-        match self.hurt.take() {
-            Some(Hurt::ReadOnly(_)) => mount_remount(&folder, MountFlags::empty(), c"").expect("writable"),
-            Some(Hurt::Full(_)) => fs::remove_file(folder.join("ballast")).unwrap(),
-            None => return,
+        if let Some(hurt) = self.hurt.take() {
+            self.storage.heal(&self.world, hurt);
+            self.world.ok(&["storage", "check", "main", "--timeout", "60s"]);
         }
-        self.world.ok(&["storage", "check", "main", "--timeout", "60s"]);
     }
 
     fn retry(&mut self) -> &'static str {
@@ -364,7 +343,7 @@ impl Soak {
 
     fn judge(&mut self) {
         let repositories: Vec<_> =
-            self.volumes.iter().map(|volume| self.world.repository("main", &volume.name)).collect();
+            self.volumes.iter().map(|volume| self.storage.repository(&self.world, &volume.name)).collect();
         for operation in &self.operations {
             self.world.node().settle_executors(&operation.uid);
             if operation.is_restore {

@@ -18,7 +18,7 @@ use crate::group::{self, Group};
 use crate::history::History;
 use crate::node::Node;
 use crate::process::{Executor, Process, Watchman, command, executors, list, until, users_of};
-use crate::repository::Repository;
+use crate::repository::{Place, Repository};
 
 /// The node's name in all runs.
 pub(crate) const NODE: &str = "n1";
@@ -420,8 +420,12 @@ impl World {
 
     /// The repository of a volume in a storage.
     pub(crate) fn repository(&self, storage: &str, volume: &str) -> Repository {
-        let path = self.root().join("storage").join(storage).join("default").join(volume);
-        Repository { path, password_file: self.root().join("password"), scratch: self.root().join("scratch") }
+        self.repository_at(Place::Folder(self.root().join("storage").join(storage).join("default").join(volume)))
+    }
+
+    /// A repository with the usual password.
+    pub(crate) fn repository_at(&self, place: Place) -> Repository {
+        Repository { place, password_file: self.root().join("password"), scratch: self.root().join("scratch") }
     }
 
     // --- the node ---

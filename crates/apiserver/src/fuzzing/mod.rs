@@ -1,0 +1,54 @@
+//! What fuzzing runs: every parser of bytes from outside, as a function of bytes that asserts what has to hold.
+//!
+//! Only there in tests, which run the targets over their corpus, and under `cfg(lvault_fuzzing)`, where libFuzzer searches for
+//! inputs: `make fuzz`. The name is our own, for some dependencies behave differently under `cfg(fuzzing)`.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a target that panics has found something")]
+
+mod documents;
+mod patches;
+mod requests;
+mod state_file;
+mod texts;
+
+/// The targets by name: their corpus lies in `fuzz/corpus/NAME`.
+pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+    ("archive", documents::archive),
+    ("jsonpath", texts::jsonpath),
+    ("patch", patches::patch),
+    ("protobuf", documents::protobuf),
+    ("query", texts::query),
+    ("request", requests::request),
+    ("schema", documents::schema),
+    ("selector", texts::selector),
+    ("state_file", state_file::state_file),
+];
+
+/// The parts of an input: texts with a NUL between them.
+fn parts<const N: usize>(data: &[u8]) -> [&[u8]; N] {
+    let mut parts = data.splitn(N, |byte| *byte == 0);
+    [(); N].map(|()| parts.next().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn every_target_holds_over_its_corpus() {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus");
+        for (name, target) in TARGETS {
+            let folder = corpus.join(name);
+            let files = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+            let mut count = 0;
+            for file in files {
+                let file = file.expect("an entry").path();
+                println!("{}", file.display());
+                target(&std::fs::read(&file).expect("a file"));
+                count += 1;
+            }
+            assert!(count > 0, "{} is empty", folder.display());
+        }
+    }
+}
