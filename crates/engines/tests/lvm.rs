@@ -355,6 +355,23 @@ mod on_lvm {
     }
 
     #[test]
+    fn a_class_without_its_group_holds_up_no_other_and_no_removal() {
+        with_engine(Layout::Thick, |state, engine| {
+            let here = "- {name: thick, volume-group: VG, default: true, spare-gb: 0}";
+            let gone = "- {name: gone, volume-group: nowhere}";
+            state.with_group(|group| group.configure(&format!("{here}\n{gone}")));
+            let refused = engine.ensure_volume(&in_class(THICK, "b", "gone")).unwrap_err();
+            assert!(matches!(refused, EngineError::Lvm(LvmError::GroupMissing { .. })), "{refused}");
+            assert_eq!(engine.ensure_absent(&id("b")).unwrap(), Change::Unchanged, "it was never made");
+            filled(&engine, THICK, "a", "kept");
+            assert_eq!(content(&engine, "a"), "kept");
+            remove(&engine, "a");
+            assert_eq!(engine.ensure_absent(&id("a")).unwrap(), Change::Unchanged);
+            assert_eq!(engine.observe(&id("a")).unwrap(), None);
+        });
+    }
+
+    #[test]
     fn a_growth_that_was_cut_short_is_finished_by_a_repeat() {
         for (kind, layout) in [(THIN, Layout::Thin), (THICK, Layout::Thick)] {
             with_engine(layout, |state, engine| {

@@ -54,6 +54,8 @@ impl LvmEngine {
         let config = self.lvm.live.now();
         let class = config.class(new.placement.device_class.as_deref())?;
         let instead = new.placement.option_class.as_deref().map(|name| config.option_class(name)).transpose()?;
+        // Nothing of a volume is noted that cannot have been made: it could not be told from one that is not shown.
+        storage(&report, &config, class)?;
         let held = self.hold_tools(&new.id)?;
         {
             let _room = hold(&self.room);

@@ -4,6 +4,8 @@
 //! What lvault keeps lies on disks of the guest: the volumes on one, state folder and repository on another. What is on
 //! them is what the kernel had written when it was killed.
 
+#![expect(clippy::print_stdout, reason = "what runs in the guest tells the test outside where it is")]
+
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
