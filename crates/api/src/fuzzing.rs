@@ -8,8 +8,11 @@ use lvault_core::Bytes;
 
 use crate::{InvalidSize, LogicalVolume, SnapshotBackupStorage, format_size, parse_size, validate};
 
+/// A parser's name, and what runs it on bytes and asserts what has to hold.
+pub type Target = (&'static str, fn(&[u8]));
+
 /// The targets by name: their corpus lies in `fuzz/corpus/NAME`.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[("quantity", quantity), ("volume", volume)];
+pub const TARGETS: &[Target] = &[("quantity", quantity), ("volume", volume)];
 
 /// A size: read as long division on paper reads it, and read back as it is written.
 fn quantity(data: &[u8]) {

@@ -21,8 +21,11 @@ use rustic_core::{FileType, Id};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+/// A parser's name, and what runs it on bytes and asserts what has to hold.
+pub type Target = (&'static str, fn(&[u8]));
+
 /// The targets by name: their corpus lies in `fuzz/corpus/NAME`.
-pub const TARGETS: &[(&str, fn(&[u8]))] =
+pub const TARGETS: &[Target] =
     &[("index", index), ("labels", labels), ("metadata", metadata), ("sealed", sealed), ("tree", tree)];
 
 static SEAL: LazyLock<Seal> = LazyLock::new(|| Seal::of_raw(&[7; 64]));

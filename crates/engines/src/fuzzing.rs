@@ -9,8 +9,11 @@ use crate::image::kernel;
 use crate::lvm;
 use crate::record::Record;
 
+/// A parser's name, and what runs it on bytes and asserts what has to hold.
+pub type Target = (&'static str, fn(&[u8]));
+
 /// The targets by name: their corpus lies in `fuzz/corpus/NAME`.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[Target] = &[
     ("kernel", kernel),
     ("lvm_report", lvm::fuzzing::report),
     ("lvm_tags", lvm::fuzzing::tags),

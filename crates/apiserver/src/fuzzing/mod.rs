@@ -10,8 +10,11 @@ mod requests;
 mod state_file;
 mod texts;
 
+/// A parser's name, and what runs it on bytes and asserts what has to hold.
+pub type Target = (&'static str, fn(&[u8]));
+
 /// The targets by name: their corpus lies in `fuzz/corpus/NAME`.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[Target] = &[
     ("archive", documents::archive),
     ("jsonpath", texts::jsonpath),
     ("patch", patches::patch),

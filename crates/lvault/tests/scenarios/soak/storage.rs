@@ -18,7 +18,14 @@ use crate::world::{World, is_root};
 /// Storage `main`.
 pub(super) enum Storage {
     Folder,
-    Bucket { server: S3Server, proxy: Proxy, mishaps: Arc<AtomicUsize> },
+    Bucket(Box<Bucket>),
+}
+
+/// A bucket behind a proxy that lets things go wrong.
+pub(super) struct Bucket {
+    server: S3Server,
+    proxy: Proxy,
+    mishaps: Arc<AtomicUsize>,
 }
 
 /// What is wrong with it, and until when.
@@ -43,7 +50,7 @@ impl Storage {
         let server = S3Server::start(7);
         let proxy = Proxy::start(server.port);
         add(world, &proxy.endpoint(), &server.key).unwrap();
-        Storage::Bucket { server, proxy, mishaps: Arc::default() }
+        Storage::Bucket(Box::new(Bucket { server, proxy, mishaps: Arc::default() }))
     }
 
     /// Puts it out of order for a while, where that can be done just now.
@@ -51,7 +58,8 @@ impl Storage {
         let until = Instant::now() + Duration::from_millis(500 + dice.below(4000));
         let what = match self {
             Storage::Folder => hurt_folder(world, dice)?,
-            Storage::Bucket { proxy, mishaps, .. } => {
+            Storage::Bucket(bucket) => {
+                let Bucket { proxy, mishaps, .. } = bucket.as_ref();
                 let (seed, count) = (dice.next(), Arc::clone(mishaps));
                 let counted = move |mishap: Option<Mishap>| {
                     count.fetch_add(usize::from(mishap.is_some()), Ordering::Relaxed);
@@ -80,7 +88,7 @@ impl Storage {
     pub(super) fn heal(&self, world: &World, hurt: Hurt) {
         let folder = world.root().join("storage/main");
         match self {
-            Storage::Bucket { proxy, .. } => proxy.plan(|_| None),
+            Storage::Bucket(bucket) => bucket.proxy.plan(|_| None),
             Storage::Folder if hurt.what == FULL => fs::remove_file(folder.join("ballast")).unwrap(),
             Storage::Folder => mount_remount(&folder, MountFlags::empty(), c"").expect("writable"),
         }
@@ -90,7 +98,8 @@ impl Storage {
     pub(super) fn repository(&self, world: &World, volume: &str) -> Repository {
         match self {
             Storage::Folder => world.repository("main", volume),
-            Storage::Bucket { server, .. } => {
+            Storage::Bucket(bucket) => {
+                let server = &bucket.server;
                 let address = format!("s3:{}/{BUCKET}/some/where/default/{volume}", server.endpoint());
                 world.repository_at(Place::Bucket(address, server.key.environment()))
             }
@@ -102,8 +111,8 @@ impl fmt::Display for Storage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Storage::Folder => f.write_str("in a folder"),
-            Storage::Bucket { mishaps, .. } => {
-                write!(f, "in a bucket, {} mishaps", mishaps.load(Ordering::Relaxed))
+            Storage::Bucket(bucket) => {
+                write!(f, "in a bucket, {} mishaps", bucket.mishaps.load(Ordering::Relaxed))
             }
         }
     }
