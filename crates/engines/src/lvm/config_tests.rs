@@ -92,7 +92,7 @@ fn files_without_sense_are_refused() {
         ("- a\n- b", "invalid type"),
         ("device-classes: [", "line 2"),
         ("device-classes:\n- name: \u{1}", ", line 2: control characters"),
-        ("%", ", line 1: "),
+        ("%", "line 1"),
         ("hdd", "a mapping with device-classes"),
         ("device-classes:\n- name: a\n", "volume-group"),
         ("device-classes:\n- {name: a, volume-group: v, type: thin, thin-pool: {name: p}}\n", "overprovision-ratio"),
