@@ -17,7 +17,7 @@ help:
 	@echo "make prove-long  the same with 100,000 histories (HISTORIES=n for another number, in both)"
 	@echo "make fuzz    coverage-guided fuzzing of every parser of bytes from outside (FUZZ_SECONDS=60 each, FUZZ_TARGETS='patch lvmd' for some)"
 	@echo "make kills   end the API server with SIGKILL under write load, 1,000 times, and a machine with LVM 100 times, and compare"
-	@echo "make bench   measure against restic and etcd, snapshot latency, cost at rest, LVM (BENCH=latency for a part, BENCH_MB=256 for less)"
+	@echo "make bench   measure against restic and etcd, snapshot latency, cost at rest and in a large cluster, LVM (BENCH=latency for a part, BENCH_MB=256 for less)"
 	@echo "make deny    licences, advisories and sources of all dependencies (installs cargo-deny when it is missing)"
 	@echo "make setup   install the Debian or Ubuntu packages that are missing"
 	@echo "make clean   remove everything that was built"
