@@ -9,7 +9,8 @@ cd "$(dirname "$0")/.."
 scripts/setup.sh fuzz
 seconds="${FUZZ_SECONDS:-60}"
 keep="${FUZZ_KEEP:-0}"
-target="$(realpath -m "${CARGO_TARGET_DIR:-target}")"
+# A build folder of its own: cargo does not see that the wrapper compiles the same crates in another way.
+target="$(realpath -m "${CARGO_TARGET_DIR:-target}")/fuzz"
 work="$target/fuzzing"
 corpus="$PWD/fuzz/corpus"
 # In a folder of fuzz/, cargo instruments lvault's crates: see fuzz/.cargo/config.toml.
