@@ -29,7 +29,8 @@ const PROGRAMS: &[&str] = &[
     "sh",
 ];
 /// Programs that only some engines run: left out, and said, where they are not installed.
-const MORE_PROGRAMS: &[&str] = &["lvm", "thin_check", "thin_dump", "thin_repair", "mkfs.btrfs", "btrfs", "btrfstune"];
+const MORE_PROGRAMS: &[&str] =
+    &["lvm", "dmsetup", "thin_check", "thin_dump", "thin_repair", "mkfs.btrfs", "btrfs", "btrfstune"];
 /// Files that the programs read.
 const FILES: &[&str] = &["/etc/mke2fs.conf"];
 const MORE_FILES: &[&str] = &["/etc/ssl/certs/ca-certificates.crt"];
@@ -226,6 +227,18 @@ mod tests {
     fn what_ldd_says_is_read() {
         let text = "\tlinux-vdso.so.1 (0x1)\n\tlibc.so.6 => /lib/x/libc.so.6 (0x2)\n\t/lib64/ld.so.2 (0x3)\n\tstatically linked\n";
         assert_eq!(libraries_in(text), [PathBuf::from("/lib/x/libc.so.6"), PathBuf::from("/lib64/ld.so.2")]);
+    }
+
+    /// The engines' own list says what they run.
+    #[test]
+    fn every_program_that_engines_run_is_in_the_image() {
+        let source = include_str!("../../crates/engines/src/tools.rs");
+        let list = source.split("fn program(self)").nth(1).and_then(|rest| rest.split("\n    }").next()).unwrap();
+        let named = list.lines().filter_map(|line| line.split_once("=> \"")?.1.split('"').next());
+        let named: Vec<&str> = named.collect();
+        assert!(named.len() > 10, "{named:?}");
+        let lacks = |name: &&&str| !PROGRAMS.contains(name) && !MORE_PROGRAMS.contains(name);
+        assert_eq!(named.iter().filter(lacks).collect::<Vec<_>>(), Vec::<&&str>::new());
     }
 
     /// What a program is linked with that is not in the image, the loader says with 127.
