@@ -153,7 +153,9 @@ fn is_dead(file: &LockFile) -> bool {
     let is_gone = |pid| test_kill_process(pid).is_err_and(|err| err == rustix::io::Errno::SRCH);
     // A container that is started again has the number of the one before it.
     let is_of_earlier = own_process() == file.pid && file.time < *BEGAN;
-    file.hostname == host_name() && (is_of_earlier || Pid::from_raw(file.pid).is_some_and(is_gone))
+    // A negative number would be asked about as a group of processes.
+    let pid = Some(file.pid).filter(|pid| *pid > 0).and_then(Pid::from_raw);
+    file.hostname == host_name() && (is_of_earlier || pid.is_some_and(is_gone))
 }
 
 /// No lock of this process is older.

@@ -234,6 +234,11 @@ mod on_lvm {
         each_operation(Layout::Thick, Down::Lies, ALL, &AFTER_LIES, false);
     }
 
+    #[test]
+    fn thick_on_a_disk_that_lies_about_data() {
+        each_operation(Layout::Thick, Down::Lies, DATA, &AFTER_LIES, false);
+    }
+
     /// A second of work, a second of errors: whatever is done at last is whole.
     #[test]
     fn what_is_repeated_through_intervals_gets_done() {

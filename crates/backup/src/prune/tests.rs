@@ -6,6 +6,7 @@ use crate::{
     BackUp, ChangeDetection, Host, Key, Location, OnReadError, Password, ReadData, RepositoryPath, Silent, SnapshotId,
     SourcePath, Unlock, VerifyDepth,
 };
+use bytes::Bytes;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -199,6 +200,53 @@ fn nothing_is_removed_when_something_that_is_needed_is_missing_or_unreadable() {
     assert!(missing >= 2, "{missing}");
     assert_eq!(pack_bytes(&repository), before);
     repository.prune(&ALL, &Silent).unwrap();
+}
+
+/// Two snapshots of the same content, each with packs of its own: those of the first were away while the second was made.
+fn stored_twice(bench: &Bench) -> (Repository, [SnapshotId; 2], [Vec<(String, Bytes)>; 2]) {
+    let repository = bench.repository("storage");
+    for number in 0..5 {
+        bench.write(&number.to_string(), number);
+    }
+    let first = bench.back_up(&repository, "first");
+    let (storage, name) = (repository.storage(), |id: &Id| file_name(FileType::Pack, id));
+    let packs = || list_ids(storage, FileType::Pack).unwrap().into_iter().map(|(id, _)| name(&id));
+    let read = |name: String| (name.clone(), storage.read(&name).unwrap());
+    let of_first: Vec<_> = packs().map(read).collect();
+    of_first.iter().for_each(|(name, _)| storage.delete(name).unwrap());
+    let second = bench.back_up(&repository, "second");
+    let of_second: Vec<_> = packs().map(read).collect();
+    assert!(!of_second.is_empty(), "everything was stored again");
+    for (name, content) in &of_first {
+        storage.write(name, vec![content.clone()], crate::storage::Put::Create).unwrap();
+    }
+    (repository, [first, second], [of_first, of_second])
+}
+
+#[test]
+fn of_what_stands_in_two_packs_the_whole_copy_is_kept() {
+    let cut = |repository: &Repository, packs: &[(String, Bytes)]| {
+        for (name, content) in packs {
+            let half = content.slice(..content.len() / 2);
+            repository.storage().write(name, vec![half], crate::storage::Put::Overwrite).unwrap();
+        }
+    };
+    for generation in 0..2 {
+        let bench = Bench::new();
+        let (repository, snapshots, packs) = stored_twice(&bench);
+        cut(&repository, &packs[generation]);
+        repository.prune(&ALL, &Silent).unwrap();
+        for snapshot in &snapshots {
+            repository.verify(snapshot, VerifyDepth::Data, &Silent).unwrap();
+        }
+    }
+    let bench = Bench::new();
+    let (repository, _, packs) = stored_twice(&bench);
+    packs.iter().for_each(|packs| cut(&repository, packs));
+    let before = pack_bytes(&repository);
+    let told = repository.prune(&ALL, &Silent).unwrap_err().to_string();
+    assert!(told.contains("lacks"), "{told}");
+    assert_eq!(pack_bytes(&repository), before, "nothing is removed");
 }
 
 #[test]
