@@ -52,3 +52,27 @@ fn is_topolvms(object: &LogicalVolume) -> bool {
     let Some(status) = &object.status else { return false };
     status.volume_id.is_some() && status.volume_id == object.metadata.uid && status.mount_path.is_none()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn only_what_another_program_has_published_under_its_own_uid_is_taken_over() {
+        let object = |status: serde_json::Value| -> LogicalVolume {
+            let spec = json!({"name": "v", "nodeName": "n", "size": "1Gi"});
+            serde_json::from_value(json!({"metadata": {"name": "v", "uid": "u"}, "spec": spec, "status": status}))
+                .expect("a volume")
+        };
+        for (status, is_theirs) in [
+            (json!({"volumeID": "u"}), true),
+            (json!({"volumeID": "another"}), false),
+            (json!({"volumeID": "u", "mountPath": "/m"}), false),
+            (json!({}), false),
+            (json!(null), false),
+        ] {
+            assert_eq!(is_topolvms(&object(status.clone())), is_theirs, "{status}");
+        }
+    }
+}

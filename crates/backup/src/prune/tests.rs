@@ -242,7 +242,11 @@ fn of_what_stands_in_two_packs_the_whole_copy_is_kept() {
     }
     let bench = Bench::new();
     let (repository, _, packs) = stored_twice(&bench);
-    packs.iter().for_each(|packs| cut(&repository, packs));
+    // Of the trees nothing is cut: whoever cannot read them ends before.
+    let of_data = |packs: &[(String, Bytes)]| -> Vec<_> {
+        packs.iter().filter(|(_, content)| content.len() > 50_000).cloned().collect()
+    };
+    packs.iter().for_each(|packs| cut(&repository, &of_data(packs)));
     let before = pack_bytes(&repository);
     let told = repository.prune(&ALL, &Silent).unwrap_err().to_string();
     assert!(told.contains("lacks"), "{told}");
