@@ -202,8 +202,11 @@ fn nothing_is_removed_when_something_that_is_needed_is_missing_or_unreadable() {
     repository.prune(&ALL, &Silent).unwrap();
 }
 
+/// Names of packs, and what they hold.
+type Packs = Vec<(String, Bytes)>;
+
 /// Two snapshots of the same content, each with packs of its own: those of the first were away while the second was made.
-fn stored_twice(bench: &Bench) -> (Repository, [SnapshotId; 2], [Vec<(String, Bytes)>; 2]) {
+fn stored_twice(bench: &Bench) -> (Repository, [SnapshotId; 2], [Packs; 2]) {
     let repository = bench.repository("storage");
     for number in 0..5 {
         bench.write(&number.to_string(), number);
@@ -243,9 +246,8 @@ fn of_what_stands_in_two_packs_the_whole_copy_is_kept() {
     let bench = Bench::new();
     let (repository, _, packs) = stored_twice(&bench);
     // Of the trees nothing is cut: whoever cannot read them ends before.
-    let of_data = |packs: &[(String, Bytes)]| -> Vec<_> {
-        packs.iter().filter(|(_, content)| content.len() > 50_000).cloned().collect()
-    };
+    let of_data =
+        |packs: &Packs| -> Packs { packs.iter().filter(|(_, content)| content.len() > 50_000).cloned().collect() };
     packs.iter().for_each(|packs| cut(&repository, &of_data(packs)));
     let before = pack_bytes(&repository);
     let told = repository.prune(&ALL, &Silent).unwrap_err().to_string();
