@@ -43,7 +43,6 @@ test: setup
 # Prints its seed; LVAULT_SEED repeats its choices. Executors and lvault are killed and stopped, the storage fills up.
 SOAK_SECONDS ?= 600
 soak: setup
-	LVAULT_FLIPS=10000 cargo nextest run --locked --workspace -E 'package(lvault-backup) & test(a_flipped_bit)'
 	LVAULT_SOAK_SECONDS=$(SOAK_SECONDS) cargo nextest run --locked --workspace --profile soak --no-capture \
 		-E 'package(lvault) & binary(scenarios) & test(soak::)'
 

@@ -186,26 +186,15 @@ fn labels(data: &[u8]) {
         assert_eq!(id.as_str().parse::<Id>().expect("an id").to_hex().as_str(), id.as_str());
     }
 }
+
+#[cfg(test)]
+#[path = "../../../fuzz/replay.rs"]
+mod replay;
+
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
-    use super::*;
-
     #[test]
     fn every_target_holds_over_its_corpus() {
-        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus");
-        for (name, target) in TARGETS {
-            let folder = corpus.join(name);
-            let files = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-            let mut count = 0;
-            for file in files {
-                let file = file.unwrap().path();
-                println!("{}", file.display());
-                target(&std::fs::read(&file).unwrap());
-                count += 1;
-            }
-            assert!(count > 0, "{} is empty", folder.display());
-        }
+        super::replay::corpus(super::TARGETS);
     }
 }

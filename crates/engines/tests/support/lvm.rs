@@ -177,9 +177,14 @@ pub(crate) fn device_mapper_or_skip() -> bool {
     here
 }
 
+/// Whether this is the guest, which has one CPU.
+pub(crate) fn is_in_guest() -> bool {
+    std::env::var_os(IN_GUEST).is_some()
+}
+
 /// Runs the tests of this binary whose names begin so on a kernel that has device-mapper, unless this one has it.
 pub(crate) fn run_in_guest(tests: &str) {
-    if std::env::var_os(IN_GUEST).is_some() || has_device_mapper() {
+    if is_in_guest() || has_device_mapper() {
         eprintln!("not needed: device-mapper is here, and {tests} ran on it");
         return;
     }

@@ -166,8 +166,7 @@ fn note(asked: &Mutex<Asked>, decision: &Decision) {
 /// Takes away what an earlier test has left in a cluster.
 async fn clear(client: &Client) {
     let volumes: Api<LogicalVolume> = Api::all(client.clone());
-    // A cluster that does not know the kind yet has none.
-    let left = volumes.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
+    let left = all(&volumes).await;
     let foreign = left.iter().find(|volume| !NODES.contains(&volume.spec.node_name.as_str()));
     assert!(
         foreign.is_none(),
@@ -176,8 +175,7 @@ async fn clear(client: &Client) {
     );
     remove(client, left).await;
     let storages: Api<SnapshotBackupStorage> = Api::all(client.clone());
-    let storages = storages.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
-    remove_namespaced(client, storages).await;
+    remove_namespaced(client, all(&storages).await).await;
     let executors = ListParams::default().labels("topolvm.io/snapshot-pod=true");
     let pods: Api<Pod> = Api::all(client.clone());
     remove_namespaced(client, pods.list(&executors).await.unwrap().items).await;
@@ -191,6 +189,15 @@ async fn clear(client: &Client) {
     let mut events = events.list(&ListParams::default()).await.unwrap().items;
     events.retain(|event| event.involved_object.api_version.as_deref() == Some("topolvm.io/v1"));
     remove_namespaced(client, events).await;
+}
+
+/// All objects of a kind. A cluster that does not know the kind yet has none; any other refusal is none to go on with.
+async fn all<K: Clone + std::fmt::Debug + DeserializeOwned>(api: &Api<K>) -> Vec<K> {
+    match api.list(&ListParams::default()).await {
+        Ok(list) => list.items,
+        Err(kube::Error::Api(status)) if status.code == 404 => Vec::new(),
+        Err(error) => panic!("what an earlier test has left cannot be listed: {error}"),
+    }
 }
 
 async fn remove(client: &Client, objects: Vec<LogicalVolume>) {

@@ -13,15 +13,17 @@ pub(crate) const IN_GUEST: &str = "LVAULT_GUEST";
 const ALL: &str = "LVAULT_LVM_SCENARIOS";
 
 /// What a usual run has time for.
-const THIN: [&str; 3] = [
+const THIN: [&str; 4] = [
     "finished::lvm_thin::a_first_snapshot",
     "lvm_storage::thin::a_pool_that_fills_up",
     "lvm_storage::thin::a_disk_that_comes_and_goes",
+    "lvm_adoption::thin",
 ];
-const THICK: [&str; 3] = [
+const THICK: [&str; 4] = [
     "finished::lvm_thick::a_first_snapshot",
     "lvm_storage::thick::a_snapshot_that_is_outrun",
     "lvm_storage::thick::a_failing_disk",
+    "lost_executors::lvm_thick::an_executor_killed_between",
 ];
 
 #[test]

@@ -282,12 +282,12 @@ impl Soak {
             return "nothing: the storage is out of order already";
         }
         self.hurt = self.storage.hurt(&self.world, &mut self.dice);
-        self.hurt.as_ref().map_or("nothing: the storage stays as it is", |hurt| hurt.what)
+        self.hurt.as_ref().map_or("nothing: the storage stays as it is", Hurt::what)
     }
 
     fn heal(&mut self) {
         if let Some(hurt) = self.hurt.take() {
-            self.storage.heal(&self.world, hurt);
+            self.storage.heal(&self.world, &hurt);
             self.world.ok(&["storage", "check", "main", "--timeout", "60s"]);
         }
     }

@@ -30,12 +30,30 @@ pub(super) struct Bucket {
 
 /// What is wrong with it, and until when.
 pub(super) struct Hurt {
-    pub(super) what: &'static str,
+    how: Harm,
     pub(super) until: Instant,
 }
 
-const READ_ONLY: &str = "storage read-only";
-const FULL: &str = "storage full";
+#[derive(Clone, Copy)]
+enum Harm {
+    ReadOnly,
+    Full,
+    Away,
+    Overloaded,
+    Unreliable,
+}
+
+impl Hurt {
+    pub(super) fn what(&self) -> &'static str {
+        match self.how {
+            Harm::ReadOnly => "storage read-only",
+            Harm::Full => "storage full",
+            Harm::Away => "server away",
+            Harm::Overloaded => "server overloaded",
+            Harm::Unreliable => "server answers badly",
+        }
+    }
+}
 
 impl Storage {
     pub(super) fn folder(world: &World) -> Storage {
@@ -56,7 +74,7 @@ impl Storage {
     /// Puts it out of order for a while, where that can be done just now.
     pub(super) fn hurt(&self, world: &World, dice: &mut Dice) -> Option<Hurt> {
         let until = Instant::now() + Duration::from_millis(500 + dice.below(4000));
-        let what = match self {
+        let how = match self {
             Storage::Folder => hurt_folder(world, dice)?,
             Storage::Bucket(bucket) => {
                 let Bucket { proxy, mishaps, .. } = bucket.as_ref();
@@ -68,29 +86,32 @@ impl Storage {
                 match dice.below(4) {
                     0 => {
                         proxy.plan(move |_| counted(Some(Mishap::Drop)));
-                        "server away"
+                        Harm::Away
                     }
                     1 => {
                         proxy.plan(move |_| counted(Some(Mishap::Refuse(503, "SlowDown"))));
-                        "server overloaded"
+                        Harm::Overloaded
                     }
                     _ => {
                         proxy.plan(move |asked| counted(mishap(seed, asked)));
-                        "server answers badly"
+                        Harm::Unreliable
                     }
                 }
             }
         };
-        Some(Hurt { what, until })
+        Some(Hurt { how, until })
     }
 
     /// Puts it in order again.
-    pub(super) fn heal(&self, world: &World, hurt: Hurt) {
+    pub(super) fn heal(&self, world: &World, hurt: &Hurt) {
         let folder = world.root().join("storage/main");
-        match self {
-            Storage::Bucket(bucket) => bucket.proxy.plan(|_| None),
-            Storage::Folder if hurt.what == FULL => fs::remove_file(folder.join("ballast")).unwrap(),
-            Storage::Folder => mount_remount(&folder, MountFlags::empty(), c"").expect("writable"),
+        match hurt.how {
+            Harm::Full => fs::remove_file(folder.join("ballast")).unwrap(),
+            Harm::ReadOnly => mount_remount(&folder, MountFlags::empty(), c"").expect("writable"),
+            Harm::Away | Harm::Overloaded | Harm::Unreliable => match self {
+                Storage::Bucket(bucket) => bucket.proxy.plan(|_| None),
+                Storage::Folder => {}
+            },
         }
     }
 
@@ -118,14 +139,14 @@ impl fmt::Display for Storage {
     }
 }
 
-fn hurt_folder(world: &World, dice: &mut Dice) -> Option<&'static str> {
+fn hurt_folder(world: &World, dice: &mut Dice) -> Option<Harm> {
     if !is_root() {
         return None;
     }
     let folder = world.root().join("storage/main");
     if dice.below(2) == 0 {
         // Whoever writes just now has it open, and the kernel refuses.
-        return mount_remount(&folder, MountFlags::RDONLY, c"").is_ok().then_some(READ_ONLY);
+        return mount_remount(&folder, MountFlags::RDONLY, c"").is_ok().then_some(Harm::ReadOnly);
     }
     let file = File::create(folder.join("ballast")).unwrap();
     let space = rustix::fs::fstatvfs(&file).unwrap();
@@ -134,7 +155,7 @@ fn hurt_folder(world: &World, dice: &mut Dice) -> Option<&'static str> {
     while size > 1 << 12 && rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size).is_err() {
         size -= size / 64;
     }
-    Some(FULL)
+    Some(Harm::Full)
 }
 
 /// What goes wrong with a request, with three of ten. A list is not given a wrong bit: nothing in it would tell, so that is left
