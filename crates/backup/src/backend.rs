@@ -147,8 +147,9 @@ impl ReadBackend for Backend {
     }
 
     fn read_partial(&self, tpe: FileType, id: &Id, _: bool, offset: u32, length: u32) -> RusticResult<Bytes> {
-        let bytes = self.storage.read_part(&file_name(tpe, id), offset.into(), length.into());
-        bytes.map(Bytes::from).map_err(into_rustic)
+        let mut bytes = Vec::new();
+        let read = self.storage.read_part(&file_name(tpe, id), offset.into(), length.into(), &mut bytes);
+        read.map(|()| bytes.into()).map_err(into_rustic)
     }
 
     fn warmup_path(&self, tpe: FileType, id: &Id) -> String {

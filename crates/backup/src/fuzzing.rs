@@ -12,12 +12,14 @@ use crate::location::{Location, RepositoryPath};
 use crate::metadata::{kernel_time, permissions};
 use crate::remote::Endpoint;
 use crate::restore::safe_name;
+use crate::runs::Reader;
 use crate::seal::{LARGEST_FILE, Seal, hash};
 use crate::storage::{Put, Storage};
 use crate::tree::{self, Outline, OutlineKind};
 use crate::{backend, lock};
 use rustic_core::repofile::{BlobType, ConfigFile, Node, SnapshotFile, Tree};
 use rustic_core::{FileType, Id};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
@@ -119,7 +121,13 @@ fn index(data: &[u8]) {
             Ok(content) => assert_eq!(Id::new(hash(&content)), blob.id),
             Err(fault) => assert!(!fault.to_string().is_empty()),
         }
-        drop(indexed.read_unhashed(blob.kind, &blob.id));
+        let mut taken = 0;
+        Reader::new(&indexed).read(&[blob.id.into(), blob.id.into()], |_, content| {
+            taken += 1;
+            assert!(content.is_err() || indexed.place(BlobType::Data, &blob.id).is_some());
+            ControlFlow::Continue(())
+        });
+        assert_eq!(taken, 2);
     }
 }
 

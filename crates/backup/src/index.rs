@@ -11,6 +11,7 @@ use rustic_core::repofile::BlobType;
 use rustic_core::{FileType, Id};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::ops::Range;
 
 /// An index file. Other fields (`supersedes`, which nobody uses, and packs that are marked for deletion) are ignored.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -273,23 +274,24 @@ impl Indexed {
         Err(failure.unwrap_or_else(nowhere))
     }
 
-    /// Reads a blob for somebody who compares its hash later: its authentication tag is checked, and its length. Of several copies,
-    /// the first that opens.
-    pub(crate) fn read_unhashed(&self, kind: BlobType, id: &Id) -> Result<Vec<u8>, Fault> {
-        let mut places = self.places(kind, id);
-        match (places.next(), places.next()) {
-            (Some(place), None) => {
-                let mut sealed = self.fetch(place)?;
-                let opened = self.seal.open_blob(&mut sealed, place.raw_length());
-                let content = opened.map_err(|what| self.damaged(kind, id, &place, &what))?;
-                if content.len() == place.data_length() {
-                    return Ok(content);
-                }
-                Err(self.damaged(kind, id, &place, "it has not the length that the index says"))
-            }
-            // Which of several copies is the whole one, only the hash tells.
-            (Some(_) | None, _) => self.read(kind, id),
+    /// Reads a range of the pack in which this place is.
+    pub(crate) fn read_range(&self, place: &Place, range: Range<u64>, buffer: &mut Vec<u8>) -> Result<(), Fault> {
+        let name = file_name(FileType::Pack, &self.pack(place));
+        Ok(self.storage.read_part(&name, range.start, range.end - range.start, buffer)?)
+    }
+
+    /// Opens what lies at a place: its authentication tag is checked, and its length, not its hash. In words what is wrong.
+    pub(crate) fn open_in<'a>(
+        &self,
+        place: &Place,
+        sealed: &'a mut [u8],
+        buffer: &'a mut Vec<u8>,
+    ) -> Result<&'a [u8], String> {
+        let content = self.seal.open_blob_into(sealed, place.raw_length(), buffer)?;
+        if content.len() == place.data_length() {
+            return Ok(content);
         }
+        Err("it has not the length that the index says".to_owned())
     }
 
     fn damaged(&self, kind: BlobType, id: &Id, place: &Place, what: &str) -> Fault {
@@ -298,8 +300,9 @@ impl Indexed {
     }
 
     fn fetch(&self, place: Place) -> Result<Vec<u8>, Fault> {
-        let name = file_name(FileType::Pack, &self.pack(&place));
-        Ok(self.storage.read_part(&name, place.offset.into(), place.length.into())?)
+        let mut sealed = Vec::new();
+        self.read_range(&place, place.offset.into()..place.end(), &mut sealed)?;
+        Ok(sealed)
     }
 
     /// Opens a blob; answers with its content and its hash, which is its id.

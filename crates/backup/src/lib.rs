@@ -32,6 +32,7 @@ mod remote;
 mod repository;
 mod restore;
 mod retry;
+mod runs;
 mod seal;
 mod secret;
 mod storage;

@@ -99,6 +99,8 @@ struct Worker {
     press: Press,
     /// What was read and is not cut yet.
     buffer: Vec<u8>,
+    /// Whether the blob before was new, as the next one then mostly is.
+    expects_new: bool,
     packs: SyncSender<FullPack>,
 }
 
@@ -168,7 +170,8 @@ impl Run {
     }
 
     fn worker(&self, packs: SyncSender<FullPack>) -> Result<Worker, Fault> {
-        Ok(Worker { press: Press::new(self.seal.clone())?, buffer: Vec::new(), packs })
+        let expects_new = self.indexed.list(BlobType::Data).is_empty();
+        Ok(Worker { press: Press::new(self.seal.clone())?, buffer: Vec::new(), expects_new, packs })
     }
 
     fn walk(&self, source: Source<'_>, packs: SyncSender<FullPack>) -> Result<(), Fault> {
@@ -212,23 +215,37 @@ impl Run {
 
     /// Stores a blob, unless it is there already or on its way.
     fn store(&self, kind: BlobType, content: &[u8], worker: &mut Worker) -> Result<Id, Fault> {
-        let hash = hash(content);
-        let id = Id::new(hash);
-        if self.indexed.place(kind, &id).is_some() || !lock(&self.added).insert((kind, hash)) {
+        // Where the last one was new, this one is pressed at once: its hash comes from what it opens to again, and need not be computed
+        // twice.
+        let expected = (!worker.expects_new).then(|| hash(content));
+        if let Some(hash) = expected
+            && !self.claim(kind, hash)
+        {
+            return Ok(Id::new(hash));
+        }
+        let pressed = worker.press.press(content, expected.as_ref())?;
+        let (hash, id) = (pressed.hash, Id::new(pressed.hash));
+        if expected.is_none() && !self.claim(kind, hash) {
+            worker.expects_new = false;
             return Ok(id);
         }
-        let pressed = worker.press.press(content)?;
+        worker.expects_new = true;
         match kind {
             BlobType::Data => &self.counts.data,
             BlobType::Tree => &self.counts.trees,
         }
         .count(content.len(), pressed.sealed.len());
-        if let Some(pack) = self.packer.add(kind, hash, &pressed)
+        if let Some(pack) = self.packer.add(kind, &pressed)
             && worker.packs.send(pack).is_err()
         {
             return Err(Fault::Panicked { what: "the threads that write packs are gone".to_owned() });
         }
         Ok(id)
+    }
+
+    /// Whether a blob is stored nowhere, so that whoever asks first has to store it.
+    fn claim(&self, kind: BlobType, hash: [u8; 32]) -> bool {
+        self.indexed.place(kind, &Id::new(hash)).is_none() && lock(&self.added).insert((kind, hash))
     }
 
     /// Bytes that were written to the storage.

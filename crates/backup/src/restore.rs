@@ -22,8 +22,9 @@ use crate::progress::{Progress, Step};
 use crate::repository::{Repository, RepositoryError};
 use crate::retry::Retry;
 use crate::storage::{Cause, CauseKind};
-use crate::tree::{SnapshotSize, snapshot_root};
+use crate::tree::{SnapshotSize, size_below, snapshot_root};
 use rustic_core::repofile::Node;
+use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -140,12 +141,13 @@ impl Repository {
     ) -> Result<RestoreReport, RestoreError> {
         let found = self.snapshot(snapshot.as_str())?;
         let locked = self.lock_for_reading(progress);
-        let _lock = locked.map_err(|fault| {
+        let unreadable = |fault| {
             let (repository, snapshot) = (self.shown().to_owned(), snapshot.clone());
             RestoreError::Repository { repository, snapshot, fault }
-        })?;
+        };
+        let _lock = locked.map_err(unreadable)?;
         let restore = Restore::prepare(self, &found, target, progress)?;
-        let size = self.size_of(snapshot)?;
+        let size = size_below(&restore.indexed, &restore.root).map_err(unreadable)?;
         restore.run(size)
     }
 }
@@ -377,29 +379,54 @@ pub(crate) fn safe_name(node: &Node) -> Result<OsString, String> {
     Ok(name)
 }
 
-/// Feeds jobs to a few threads. The queue is short: each job may hold an open file.
-fn crew<J: Send>(work: impl Fn(J) + Sync, feed: impl FnOnce(&dyn Fn(J))) {
+/// No more jobs than this are handed over at once. Each may hold an open file, and a few lots wait.
+const LOT: usize = 32;
+/// A lot is handed over when it has this many bytes.
+const LOT_BYTES: u64 = 1 << 20;
+const WAITING_LOTS: usize = 4;
+
+/// What is to be done with a part of a file.
+trait Part: Send {
+    /// Its length in bytes.
+    fn length(&self) -> u64;
+}
+
+/// Feeds jobs to a few threads, in lots: small files together, so that they cost one wake-up and what lies together is read together.
+/// Each thread has tools of its own.
+fn crew<J: Part, T>(tools: impl Fn() -> T + Sync, work: impl Fn(&mut T, &[J]) + Sync, feed: impl FnOnce(&dyn Fn(J))) {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(4));
-    let (sender, receiver) = sync_channel::<J>(32);
+    let (sender, receiver) = sync_channel::<Vec<J>>(WAITING_LOTS);
     let receiver = Arc::new(Mutex::new(receiver));
     std::thread::scope(|scope| {
         for _ in 0..threads {
-            let (receiver, work) = (Arc::clone(&receiver), &work);
+            let (receiver, tools, work) = (Arc::clone(&receiver), &tools, &work);
             scope.spawn(move || {
+                let mut tools = tools();
                 loop {
-                    let job = lock(&receiver).recv();
-                    match job {
-                        Ok(job) => work(job),
+                    let lot = lock(&receiver).recv();
+                    match lot {
+                        Ok(lot) => work(&mut tools, &lot),
                         Err(_) => return,
                     }
                 }
             });
         }
         drop(receiver);
+        let lot = RefCell::new((Vec::new(), 0));
+        // Only a worker that panicked hangs up, and the scope passes its panic on.
+        let hand_over = || drop(sender.send(std::mem::take(&mut *lot.borrow_mut()).0));
         feed(&|job| {
-            // Only a worker that panicked hangs up, and the scope passes its panic on.
-            let _ = sender.send(job);
+            let is_full = {
+                let (jobs, bytes) = &mut *lot.borrow_mut();
+                *bytes += job.length();
+                jobs.push(job);
+                jobs.len() >= LOT || *bytes >= LOT_BYTES
+            };
+            if is_full {
+                hand_over();
+            }
         });
+        hand_over();
         drop(sender);
     });
 }

@@ -12,7 +12,7 @@ use rustic_core::Id;
 use rustic_core::repofile::MasterKey;
 use sha2::{Digest, Sha256};
 use std::cell::RefCell;
-use std::io::Read;
+use std::io::{self, Read};
 use zeroize::Zeroize;
 
 /// What sealing adds, in bytes.
@@ -111,7 +111,7 @@ impl Seal {
     pub(crate) fn unpack(plain: &[u8]) -> Result<Vec<u8>, String> {
         match plain.split_first() {
             Some((&COMPRESSED, packed)) => {
-                let broken = |err: std::io::Error| format!("it does not decompress: {err}");
+                let broken = |err: io::Error| format!("it does not decompress: {err}");
                 let mut json = Vec::new();
                 let decoder = zstd::stream::Decoder::new(packed).map_err(broken)?;
                 decoder.take(LARGEST_FILE + 1).read_to_end(&mut json).map_err(broken)?;
@@ -127,11 +127,25 @@ impl Seal {
 
     /// Opens a blob; `raw_length` is its length before compression, where it was compressed.
     pub(crate) fn open_blob(&self, sealed: &mut [u8], raw_length: Option<usize>) -> Result<Vec<u8>, String> {
-        let plain = self.open(sealed).ok_or("its authentication tag does not fit")?;
-        match raw_length {
-            None => Ok(plain.to_vec()),
-            Some(length) => decompress(plain, length).map_err(|err| format!("it does not decompress: {err}")),
+        let mut content = Vec::new();
+        let plain = self.open_blob_into(sealed, raw_length, &mut content)?;
+        if raw_length.is_none() {
+            return Ok(plain.to_vec());
         }
+        Ok(content)
+    }
+
+    /// The same, with a buffer for what was compressed, which can be used again.
+    pub(crate) fn open_blob_into<'a>(
+        &self,
+        sealed: &'a mut [u8],
+        raw_length: Option<usize>,
+        buffer: &'a mut Vec<u8>,
+    ) -> Result<&'a [u8], String> {
+        let plain = self.open(sealed).ok_or("its authentication tag does not fit")?;
+        let Some(length) = raw_length else { return Ok(plain) };
+        decompress(plain, length, buffer).map_err(|err| format!("it does not decompress: {err}"))?;
+        Ok(buffer)
     }
 }
 
@@ -140,17 +154,26 @@ thread_local! {
     static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
-fn decompress(packed: &[u8], length: usize) -> std::io::Result<Vec<u8>> {
+/// Decompresses into the buffer, in place of what it holds, `length` bytes at most.
+fn decompress(packed: &[u8], length: usize, buffer: &mut Vec<u8>) -> io::Result<()> {
     DECOMPRESSOR.with_borrow_mut(|kept| {
         let decompressor = match kept {
             Some(kept) => kept,
             None => kept.insert(zstd::bulk::Decompressor::new()?),
         };
-        decompressor.decompress(packed, length)
+        // An index may claim any length: what is not there takes no memory.
+        let length = zstd::bulk::Decompressor::upper_bound(packed).map_or(length, |bound| bound.min(length));
+        buffer.clear();
+        buffer.reserve(length);
+        decompressor.decompress_to_buffer(packed, buffer)?;
+        if buffer.len() > length {
+            return Err(io::Error::other(format!("it has {} bytes and not {length}", buffer.len())));
+        }
+        Ok(())
     })
 }
 
-fn cannot_compress(err: &std::io::Error) -> Fault {
+fn cannot_compress(err: &io::Error) -> Fault {
     Fault::system(format!("it cannot compress: {err}"))
 }
 
@@ -159,10 +182,20 @@ pub(crate) struct Press {
     seal: Seal,
     compressor: zstd::bulk::Compressor<'static>,
     buffer: Vec<u8>,
+    proof: Proof,
+}
+
+/// What sealed bytes are opened with again, before they are stored.
+#[derive(Default)]
+struct Proof {
+    sealed: Vec<u8>,
+    plain: Vec<u8>,
 }
 
 /// A blob as it is stored.
 pub(crate) struct Pressed<'a> {
+    /// The hash of what it opens to.
+    pub(crate) hash: [u8; 32],
     pub(crate) sealed: &'a [u8],
     /// Its length before compression, where it was compressed.
     pub(crate) raw_length: Option<u32>,
@@ -171,11 +204,12 @@ pub(crate) struct Pressed<'a> {
 impl Press {
     pub(crate) fn new(seal: Seal) -> Result<Self, Fault> {
         let compressor = zstd::bulk::Compressor::new(LEVEL).map_err(|err| cannot_compress(&err))?;
-        Ok(Self { seal, compressor, buffer: Vec::new() })
+        Ok(Self { seal, compressor, buffer: Vec::new(), proof: Proof::default() })
     }
 
-    /// Compresses and seals one blob.
-    pub(crate) fn press(&mut self, content: &[u8]) -> Result<Pressed<'_>, Fault> {
+    /// Compresses and seals one blob, opens it again, and compares: so memory or a processor that erred is found before anything is
+    /// stored that nobody can read. `expected` is its hash, where that was computed before.
+    pub(crate) fn press(&mut self, content: &[u8], expected: Option<&[u8; 32]>) -> Result<Pressed<'_>, Fault> {
         let room = zstd::zstd_safe::compress_bound(content.len()) + OVERHEAD;
         if self.buffer.len() < room {
             self.buffer.resize(room, 0);
@@ -189,8 +223,34 @@ impl Press {
             self.buffer[NONCE..NONCE + content.len()].copy_from_slice(content);
             (content.len(), None)
         };
-        Ok(Pressed { sealed: self.seal.seal_in(&mut self.buffer, length)?, raw_length })
+        let sealed = self.seal.seal_in(&mut self.buffer, length)?;
+        let hash = self.proof.hash(&self.seal, sealed, raw_length, content)?;
+        if expected.is_some_and(|expected| *expected != hash) {
+            return Err(unreliable_machine());
+        }
+        Ok(Pressed { hash, sealed, raw_length })
     }
+}
+
+impl Proof {
+    /// The hash of what is in a sealed blob, which has to be `content`.
+    fn hash(&mut self, seal: &Seal, sealed: &[u8], raw_length: Option<u32>, content: &[u8]) -> Result<[u8; 32], Fault> {
+        self.sealed.clear();
+        self.sealed.extend_from_slice(sealed);
+        let raw_length = raw_length.map(|length| length as usize);
+        match seal.open_blob_into(&mut self.sealed, raw_length, &mut self.plain) {
+            Ok(plain) if plain == content => Ok(hash(plain)),
+            Ok(_) | Err(_) => Err(unreliable_machine()),
+        }
+    }
+}
+
+/// What was computed twice from the same bytes came out differently.
+fn unreliable_machine() -> Fault {
+    Fault::system(
+        "what was compressed and encrypted does not open to what it was made of, so it was not stored: memory or a processor errs; \
+         test this machine's memory before you trust it with anything",
+    )
 }
 
 #[cfg(test)]
@@ -208,7 +268,8 @@ mod tests {
             let seal = sealing(version);
             let mut press = Press::new(seal.clone()).unwrap();
             for _ in 0..2 {
-                let pressed = press.press(&content).unwrap();
+                let pressed = press.press(&content, None).unwrap();
+                prop_assert_eq!(pressed.hash, hash(&content));
                 let (mut sealed, raw) = (pressed.sealed.to_vec(), pressed.raw_length.map(|raw| raw as usize));
                 prop_assert_eq!(seal.open_blob(&mut sealed, raw).unwrap(), content.clone());
             }
@@ -229,10 +290,27 @@ mod tests {
     }
 
     #[test]
+    fn what_does_not_open_to_what_it_was_made_of_is_not_stored() {
+        let (content, seal) = (b"content that is compressed, content that is compressed".as_slice(), sealing(2));
+        let mut press = Press::new(seal.clone()).unwrap();
+        assert!(press.press(content, Some(&hash(b"other content"))).is_err());
+        let pressed = press.press(content, Some(&hash(content))).unwrap();
+        let (sealed, raw) = (pressed.sealed.to_vec(), pressed.raw_length);
+        assert_eq!(Proof::default().hash(&seal, &sealed, raw, content), Ok(hash(content)));
+        let error = Proof::default().hash(&seal, &sealed, raw, b"other content").unwrap_err().to_string();
+        assert!(error.contains("memory"), "{error}");
+        for at in 0..sealed.len() {
+            let mut flipped = sealed.clone();
+            flipped[at] ^= 1;
+            assert!(Proof::default().hash(&seal, &flipped, raw, content).is_err(), "byte {at}");
+        }
+    }
+
+    #[test]
     fn a_file_that_grows_without_end_is_refused() {
         let seal = sealing(2);
         let stored = |length: u64| {
-            let zeros = std::io::repeat(b'{').take(length);
+            let zeros = io::repeat(b'{').take(length);
             let packed = zstd::stream::encode_all(zeros, LEVEL).unwrap();
             assert!(packed.len() < 1 << 20);
             seal.seal(&[&[COMPRESSED], packed.as_slice()].concat()).unwrap()

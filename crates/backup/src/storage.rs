@@ -139,12 +139,18 @@ impl Storage {
         Ok(content)
     }
 
-    /// Reads exactly `length` bytes from `offset`. From a folder of this machine they are read at once, since going through
-    /// the object store costs more than reading a small blob.
-    pub(crate) fn read_part(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>, StorageError> {
+    /// Reads exactly `length` bytes from `offset` into the buffer, in place of what it holds. From a folder of this machine they are
+    /// read at once, since going through the object store costs more than reading a small blob.
+    pub(crate) fn read_part(
+        &self,
+        name: &str,
+        offset: u64,
+        length: u64,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), StorageError> {
         let failed = |cause| StorageError::Read { path: self.path(name), cause };
         if let Some(folder) = &self.folder {
-            return read_part_of(&folder.join(name), offset, length).map_err(|err| failed(Cause::of(&err)));
+            return read_part_of(&folder.join(name), offset, length, buffer).map_err(|err| failed(Cause::of(&err)));
         }
         let object = self.object(name);
         let bytes = self
@@ -163,7 +169,8 @@ impl Storage {
                 }
             })?
             .map_err(|err| failed(Cause::of(&err)))?;
-        Ok(bytes.into())
+        *buffer = bytes.into();
+        Ok(())
     }
 
     /// Writes a file, durably: it is stored, whole and under its name, when this returns; never in part.
@@ -320,7 +327,7 @@ fn is_named_after(name: &str, content: &[u8]) -> bool {
     name.parse::<Id>().map_or(true, |id| id == Id::new(hash(content)))
 }
 
-fn read_part_of(path: &Path, offset: u64, length: u64) -> io::Result<Vec<u8>> {
+fn read_part_of(path: &Path, offset: u64, length: u64, buffer: &mut Vec<u8>) -> io::Result<()> {
     use std::os::unix::fs::FileExt;
     let file = std::fs::File::open(path)?;
     // An index may claim any length: what is not there takes no memory.
@@ -328,9 +335,8 @@ fn read_part_of(path: &Path, offset: u64, length: u64) -> io::Result<Vec<u8>> {
     if there < length {
         return Err(cut_off(there, offset, length));
     }
-    let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
-    file.read_exact_at(&mut bytes, offset)?;
-    Ok(bytes)
+    buffer.resize(usize::try_from(length).map_err(io::Error::other)?, 0);
+    file.read_exact_at(buffer, offset)
 }
 
 fn cut_off(there: u64, offset: u64, length: u64) -> io::Error {

@@ -30,27 +30,23 @@ impl Repository {
     /// [`RepositoryError::Size`] when a tree of the snapshot cannot be read, or what [`Repository::snapshot`] reports.
     pub fn size_of(&self, id: &SnapshotId) -> Result<SnapshotSize, RepositoryError> {
         let snapshot = self.snapshot(id.as_str())?;
-        self.add_up(&snapshot).map_err(|fault| RepositoryError::Size {
-            repository: self.shown().to_owned(),
-            id: id.clone(),
-            fault,
-        })
+        let size = self.indexed().and_then(|indexed| size_below(&indexed, &snapshot_root(&indexed, &snapshot)?));
+        size.map_err(|fault| RepositoryError::Size { repository: self.shown().to_owned(), id: id.clone(), fault })
     }
+}
 
-    fn add_up(&self, snapshot: &Snapshot) -> Result<SnapshotSize, Fault> {
-        let indexed = self.indexed()?;
-        let root = snapshot_root(&indexed, snapshot)?;
-        let mut size = SnapshotSize::default();
-        let mut links = HashSet::new();
-        let mut trees: Vec<_> = root.subtree.into_iter().collect();
-        while let Some(tree) = trees.pop() {
-            for node in read_tree(&indexed, tree)?.nodes {
-                size.add(&node, &mut links);
-                trees.extend(node.subtree);
-            }
+/// What lies below a folder.
+pub(crate) fn size_below(indexed: &Indexed, root: &Node) -> Result<SnapshotSize, Fault> {
+    let mut size = SnapshotSize::default();
+    let mut links = HashSet::new();
+    let mut trees: Vec<_> = root.subtree.into_iter().collect();
+    while let Some(tree) = trees.pop() {
+        for node in read_tree(indexed, tree)?.nodes {
+            size.add(&node, &mut links);
+            trees.extend(node.subtree);
         }
-        Ok(size)
     }
+    Ok(size)
 }
 
 impl SnapshotSize {
@@ -142,11 +138,6 @@ pub(crate) fn read_outline(indexed: &Indexed, id: &Id) -> Result<Outline, Fault>
 /// Reads the content of a file's part, and checks that it hashes to its id.
 pub(crate) fn read_data(indexed: &Indexed, id: DataId) -> Result<Vec<u8>, Fault> {
     indexed.read(BlobType::Data, &id)
-}
-
-/// The same without the hash, for a restore, which compares what it has written with the hash.
-pub(crate) fn read_data_unhashed(indexed: &Indexed, id: DataId) -> Result<Vec<u8>, Fault> {
-    indexed.read_unhashed(BlobType::Data, &id)
 }
 
 /// Whether these bytes are the blob's content.

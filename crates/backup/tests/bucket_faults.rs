@@ -12,6 +12,7 @@ use lvault_backup::{
 use lvault_faults::s3::{Mishap, S3Key};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use support::bucket::{Bucket, remote};
 use support::{Bench, PASSWORD, PATH, command, inventory, noise, password, path, write};
@@ -177,7 +178,9 @@ fn a_restore_that_loses_its_server_says_so() {
     fill(&bucket);
     let repository = open(impatient(&bucket));
     let snapshot = bucket.bench.back_up(&repository, "a", 1).unwrap().snapshot;
-    bucket.proxy.plan(|request| (request.path.contains("/data/") && request.number > 30).then_some(Mishap::Drop));
+    let asked = AtomicUsize::new(0);
+    let is_beyond = move || asked.fetch_add(1, Ordering::SeqCst) >= 5;
+    bucket.proxy.plan(move |request| (request.path.contains("/data/") && is_beyond()).then_some(Mishap::Drop));
     let target = bucket.bench.empty("target");
     let error = repository.restore(&snapshot, &target, &Silent).unwrap_err();
     assert!(matches!(error, RestoreError::Repository { .. }) && error.retry() == Retry::Later, "{error:?}");

@@ -52,6 +52,26 @@ fn a_bucket_holds_what_a_folder_holds() {
     bucket.assert_restic_is_content();
 }
 
+/// One request for each blob would make a restore of many small files as slow as the line's latency.
+#[test]
+fn what_lies_together_is_asked_for_together() {
+    let bucket = Bucket::new();
+    let volume = bucket.bench.volume();
+    for file in 0..400 {
+        write(volume.join(file.to_string()), noise(file, 3000));
+    }
+    write(volume.join("big"), noise(1000, 12 << 20));
+    let repository = bucket.open().unwrap();
+    let backed_up = bucket.bench.back_up(&repository, "a", 1).unwrap();
+    bucket.proxy.plan(|_| None);
+    let target = bucket.bench.empty("target");
+    repository.restore(&backed_up.snapshot, &target, &Silent).unwrap();
+    assert_eq!(inventory(&target), inventory(&volume));
+    let log = bucket.proxy.log();
+    let reads = log.iter().filter(|(asked, _)| asked.method == "GET" && asked.path.contains("/data/")).count();
+    assert!((5..=40).contains(&reads), "{reads} requests for 401 files");
+}
+
 #[test]
 fn restic_and_lvault_read_what_the_other_wrote() {
     let bucket = Bucket::new();

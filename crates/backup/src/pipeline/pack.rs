@@ -53,14 +53,14 @@ impl Pack {
         }
     }
 
-    pub(crate) fn add(&mut self, hash: [u8; 32], pressed: &Pressed<'_>) {
+    pub(crate) fn add(&mut self, pressed: &Pressed<'_>) {
         if self.bytes.capacity() == 0 {
             // Most packs end within the last blob; growing step by step would copy everything several times.
             self.bytes.reserve_exact(self.target() + self.target() / 8);
         }
         self.bytes.extend_from_slice(pressed.sealed);
         let length = u32::try_from(pressed.sealed.len()).unwrap_or(u32::MAX);
-        self.blobs.push(Packed { hash, length, raw_length: pressed.raw_length });
+        self.blobs.push(Packed { hash: pressed.hash, length, raw_length: pressed.raw_length });
     }
 
     pub(crate) fn is_full(&self) -> bool {
@@ -152,12 +152,12 @@ impl Packer {
     }
 
     /// Adds a sealed blob; answers with a pack when that filled one.
-    pub(super) fn add(&self, kind: BlobType, hash: [u8; 32], pressed: &Pressed<'_>) -> Option<FullPack> {
+    pub(super) fn add(&self, kind: BlobType, pressed: &Pressed<'_>) -> Option<FullPack> {
         let mut pack = lock(match kind {
             BlobType::Data => &self.data,
             BlobType::Tree => &self.trees,
         });
-        pack.add(hash, pressed);
+        pack.add(pressed);
         pack.is_full().then(|| FullPack(std::mem::replace(&mut *pack, Pack::new(kind))))
     }
 

@@ -96,7 +96,7 @@ impl Pruning<'_> {
             BlobType::Data => &mut batch.data,
             BlobType::Tree => &mut batch.trees,
         };
-        pack.add(blob.hash, &Pressed { sealed: &blob.sealed, raw_length: blob.raw_length });
+        pack.add(&Pressed { hash: blob.hash, sealed: &blob.sealed, raw_length: blob.raw_length });
         if pack.is_full() {
             let full = std::mem::replace(pack, Pack::new(blob.kind));
             self.write(batch, full)?;

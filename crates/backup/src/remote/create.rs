@@ -5,7 +5,8 @@
 //! refuses. On one that does not, every writer looks for the file right before it writes, has [`WRITE`] for each of these
 //! three requests (a look that took longer is made again), waits for [`SETTLE`] afterwards, which is longer than all of
 //! them, and reads again: by then all writers who found no file have written, and all of them see the same last content.
-//! An answer that was lost is looked for in the same way.
+//! An answer that was lost is looked for in the same way. A server that honours the condition, but looks and writes in two steps,
+//! lets writers through that come at the same instant: so the file is read again after [`PAUSE`] there too.
 
 use crate::storage::{Cause, CauseKind, Storage, StorageError};
 use bytes::Bytes;
@@ -17,7 +18,7 @@ pub(crate) const WRITE: Duration = Duration::from_millis(if cfg!(test) { 500 } e
 /// have ended.
 pub(crate) const SETTLE: Duration = Duration::from_millis(if cfg!(test) { 1700 } else { 17_000 });
 const _: () = assert!(SETTLE.as_millis() > 3 * WRITE.as_millis());
-/// The pause before a write whose answer was lost is made again.
+/// The pause before a write whose answer was lost is made again, and before the last look at a server that honours the condition.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// How a conditional write ended.
@@ -43,7 +44,7 @@ pub(crate) fn create(storage: &Storage, name: &str, content: &Bytes, patience: D
     loop {
         let asked = Instant::now();
         match look(storage, name, content)? {
-            Some(true) => return settle(storage, name, content),
+            Some(true) => return still_there(storage, name, content, SETTLE),
             Some(false) => return Err(failed(exists())),
             // What it says may be too old to act upon.
             None if asked.elapsed() > WRITE && started.elapsed() < patience => continue,
@@ -54,7 +55,7 @@ pub(crate) fn create(storage: &Storage, name: &str, content: &Bytes, patience: D
             Created::Written => break,
             Created::Unconditional => {
                 storage.overwrite_once(name, content)?.map_err(failed)?;
-                return settle(storage, name, content);
+                return still_there(storage, name, content, SETTLE);
             }
             Created::Refused(cause) => return Err(failed(cause)),
             Created::Exists if started.elapsed() >= patience => return Err(failed(exists())),
@@ -64,9 +65,9 @@ pub(crate) fn create(storage: &Storage, name: &str, content: &Bytes, patience: D
         }
     }
     match storage.create_once(name, content)? {
-        Created::Exists => Ok(()),
+        Created::Exists => still_there(storage, name, content, PAUSE),
         Created::Written | Created::Unconditional | Created::Unknown(_) | Created::Refused(_) => {
-            settle(storage, name, content)
+            still_there(storage, name, content, SETTLE)
         }
     }
 }
@@ -80,8 +81,9 @@ fn look(storage: &Storage, name: &str, content: &Bytes) -> Result<Option<bool>, 
     }
 }
 
-fn settle(storage: &Storage, name: &str, content: &Bytes) -> Result<(), StorageError> {
-    std::thread::sleep(SETTLE);
+/// Looks once more, after this time, whether the file is the one that was written here.
+fn still_there(storage: &Storage, name: &str, content: &Bytes, after: Duration) -> Result<(), StorageError> {
+    std::thread::sleep(after);
     match look(storage, name, content)? {
         Some(true) => Ok(()),
         Some(false) | None => Err(StorageError::Write { path: storage.path(name), cause: exists() }),

@@ -1,7 +1,7 @@
 //! Reading a restored folder back: every entry is there, nothing else is, and all of it equals the snapshot.
 
 use super::content::{Segment, segments};
-use super::{LOST_AND_FOUND, Restore, crew, safe_name};
+use super::{LOST_AND_FOUND, Part, Restore, crew, safe_name};
 use crate::metadata::{Folder, differences};
 use crate::tree::{link_of, read_tree};
 use rustic_core::repofile::Node;
@@ -22,10 +22,17 @@ struct Job {
     segment: Segment,
 }
 
+impl Part for Job {
+    fn length(&self) -> u64 {
+        self.segment.length
+    }
+}
+
 impl Restore<'_> {
     /// Compares everything below the root.
     pub(super) fn compare(&self) {
-        crew(|job: Job| self.compare_entry(&job), |send| self.compare_all(send));
+        let work = |buffer: &mut Vec<u8>, jobs: &[Job]| jobs.iter().for_each(|job| self.compare_entry(job, buffer));
+        crew(Vec::new, work, |send| self.compare_all(send));
     }
 
     /// Compares the root's own metadata.
@@ -132,7 +139,7 @@ impl Restore<'_> {
         Ok(())
     }
 
-    fn compare_entry(&self, job: &Job) {
+    fn compare_entry(&self, job: &Job, buffer: &mut Vec<u8>) {
         if self.must_end() {
             return;
         }
@@ -142,7 +149,7 @@ impl Restore<'_> {
         }
         if job.node.is_file() {
             match job.folder.open_file(&job.name) {
-                Ok(file) => self.compare_content(&file, &job.node, &job.segment, &job.path),
+                Ok(file) => self.compare_content(&file, &job.node, &job.segment, &job.path, buffer),
                 Err(err) => self.failures.add_io(&job.path, "reading back", &err),
             }
         }

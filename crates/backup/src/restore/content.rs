@@ -3,7 +3,7 @@
 use crate::fault::Fault;
 use crate::index::Indexed;
 use crate::restore::Restore;
-use crate::tree::{hex, matches, read_data, read_data_unhashed};
+use crate::tree::{hex, matches, read_data};
 use rustic_core::DataId;
 use rustic_core::repofile::{BlobType, Node};
 use std::fs::File;
@@ -62,39 +62,26 @@ pub(super) fn segments(indexed: &Indexed, node: &Node) -> Result<Vec<Segment>, F
 }
 
 impl Restore<'_> {
-    /// Writes a segment of a file that has its size already. Whatever fails is recorded.
-    pub(super) fn fill(&self, file: &File, node: &Node, segment: &Segment, path: &Path) {
-        let mut offset = segment.offset;
-        for id in segment.ids(node) {
-            if self.must_end() {
-                return;
-            }
-            // Its hash is compared when it is read back.
-            let content = match read_data_unhashed(&self.indexed, *id) {
-                Ok(content) => content,
-                Err(fault) => return self.failures.add_fault(path, fault),
-            };
-            if let Err(err) = write_sparse(file, offset, &content) {
-                return self.failures.add_io(path, "writing", &err);
-            }
-            offset += content.len() as u64;
-            self.progress.bytes(content.len() as u64);
-        }
-    }
-
     /// Reads a segment of a file back from the disk and compares each part's hash.
-    pub(super) fn compare_content(&self, file: &File, node: &Node, segment: &Segment, path: &Path) {
+    pub(super) fn compare_content(
+        &self,
+        file: &File,
+        node: &Node,
+        segment: &Segment,
+        path: &Path,
+        buffer: &mut Vec<u8>,
+    ) {
         // What is read back should come from the disk, not from what was just written to memory.
         let Some(length) = NonZeroU64::new(segment.length) else { return };
         if let Err(err) = rustix::fs::fadvise(file, segment.offset, Some(length), rustix::fs::Advice::DontNeed) {
             return self.failures.add_io(path, "reading back", &err.into());
         }
-        let (mut offset, mut buffer) = (segment.offset, Vec::new());
+        let mut offset = segment.offset;
         for id in segment.ids(node) {
             if self.must_end() {
                 return;
             }
-            match part_matches(&self.indexed, file, offset, *id, &mut buffer) {
+            match part_matches(&self.indexed, file, offset, *id, buffer) {
                 Ok(true) => {}
                 // Either the repository holds something else than it says, or the disk does.
                 Ok(false) => match read_data(&self.indexed, *id) {
@@ -126,7 +113,7 @@ pub(super) fn part_matches(
 }
 
 /// Writes everything but blocks of zeros; the file has its full size already, so these stay holes.
-fn write_sparse(file: &File, offset: u64, content: &[u8]) -> io::Result<()> {
+pub(super) fn write_sparse(file: &File, offset: u64, content: &[u8]) -> io::Result<()> {
     let mut run: Option<usize> = None;
     let mut at = 0;
     while at < content.len() {

@@ -11,12 +11,14 @@ use crate::index::Indexed;
 use crate::labels::SnapshotId;
 use crate::progress::{Progress, Step};
 use crate::repository::Repository;
+use crate::runs::Reader;
 use crate::storage::{Cause, CauseKind};
 use crate::tree::{read_data, read_tree, snapshot_root};
 use rustic_core::repofile::Node;
 use rustix::fs::{FallocateFlags, fallocate};
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
+use std::ops::ControlFlow;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -143,25 +145,43 @@ impl InPlace<'_> {
         self.progress.should_stop() || !self.failures.is_empty()
     }
 
+    /// Compares what stands there, and writes the parts that are others.
     fn write(&self, segment: &Segment) {
         let (mut offset, mut there) = (segment.offset, Vec::new());
+        let (mut ids, mut offsets) = (Vec::new(), Vec::new());
         for id in segment.ids(self.node) {
             if self.must_end() {
                 return;
             }
             match part_matches(self.indexed, self.file, offset, *id, &mut there) {
-                Ok(true) => {}
-                Ok(false) => match read_data(self.indexed, *id) {
-                    Ok(content) => match write_differences(self.file, offset, &there, &content) {
-                        Ok(written) => drop(self.written.fetch_add(written, Ordering::Relaxed)),
-                        Err(err) => return self.failures.add_io(self.path, "writing", &err),
-                    },
-                    Err(fault) => return self.failures.add_fault(self.path, fault),
-                },
+                Ok(true) => self.progress.bytes(there.len() as u64),
+                Ok(false) => {
+                    ids.push(*id);
+                    offsets.push(offset);
+                }
                 Err(err) => return self.failures.add_io(self.path, "reading what is there", &err),
             }
             offset += there.len() as u64;
-            self.progress.bytes(there.len() as u64);
+        }
+        Reader::new(self.indexed).read(&ids, |number, content| {
+            match content {
+                Ok(content) => self.put(offsets[number], content, &mut there),
+                Err(fault) => self.failures.add_fault(self.path, fault),
+            }
+            if self.must_end() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+    }
+
+    /// Writes a part where it differs. Its hash is compared when it is read back.
+    fn put(&self, offset: u64, content: &[u8], there: &mut Vec<u8>) {
+        there.resize(content.len(), 0);
+        match self.file.read_exact_at(there, offset).and_then(|()| write_differences(self.file, offset, there, content))
+        {
+            Ok(written) => {
+                self.written.fetch_add(written, Ordering::Relaxed);
+                self.progress.bytes(content.len() as u64);
+            }
+            Err(err) => self.failures.add_io(self.path, "writing", &err),
         }
     }
 

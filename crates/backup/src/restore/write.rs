@@ -3,19 +3,22 @@
 //! Workers reach files by descriptor only, so that a folder can get its final mode and times as soon as its last entry
 //! was made. Nothing existing is ever opened for writing or followed: every entry is made exclusively.
 
-use super::content::{Segment, segments};
-use super::{LOST_AND_FOUND, Restore, crew, safe_name};
+use super::content::{Segment, segments, write_sparse};
+use super::{LOST_AND_FOUND, Part, Restore, crew, safe_name};
+use crate::fault::Fault;
 use crate::metadata::{Folder, Links, apply, path_of};
+use crate::runs::Reader;
 use crate::tree::{link_of, read_tree};
-use rustic_core::repofile::{Node, NodeType};
+use rustic_core::repofile::{BlobType, Node, NodeType};
 use rustix::fs::{FileType, Mode, OFlags};
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// A file that is being filled, by one thread or by several.
 struct Filling {
@@ -24,12 +27,20 @@ struct Filling {
     path: PathBuf,
     /// Segments that are not written.
     left: AtomicUsize,
+    /// Whether a part of it could not be written; it is named once.
+    has_failed: AtomicBool,
 }
 
 /// A part of a file to fill.
 struct Job {
     filling: Arc<Filling>,
     segment: Segment,
+}
+
+impl Part for Job {
+    fn length(&self) -> u64 {
+        self.segment.length
+    }
 }
 
 /// A folder whose entries are being made.
@@ -44,16 +55,48 @@ struct Frame {
 impl Restore<'_> {
     /// Writes everything but the root's own metadata.
     pub(super) fn write(&self) {
-        crew(|job: Job| self.work(&job), |send| self.make_all(send));
+        crew(|| Reader::new(&self.indexed), |reader, jobs| self.work(reader, jobs), |send| self.make_all(send));
     }
 
-    fn work(&self, job: &Job) {
-        let Filling { file, node, path, left } = job.filling.as_ref();
-        self.fill(file, node, &job.segment, path);
-        // Writing would change the times again: whoever writes the last segment gives the metadata.
-        if left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.give_metadata(&path_of(file), Links::Follow, node, path);
-            self.progress.file_done();
+    fn work(&self, reader: &mut Reader<'_>, jobs: &[Job]) {
+        self.fill(reader, jobs);
+        for Job { filling, segment: _ } in jobs {
+            let Filling { file, node, path, left, .. } = filling.as_ref();
+            // Writing would change the times again: whoever writes the last segment gives the metadata.
+            if left.fetch_sub(1, Ordering::AcqRel) == 1 {
+                self.give_metadata(&path_of(file), Links::Follow, node, path);
+                self.progress.file_done();
+            }
+        }
+    }
+
+    /// Writes parts of files that have their sizes already. Whatever fails is recorded.
+    fn fill(&self, reader: &mut Reader<'_>, jobs: &[Job]) {
+        let (mut ids, mut places) = (Vec::new(), Vec::new());
+        for Job { filling, segment } in jobs {
+            let mut offset = segment.offset;
+            for id in segment.ids(&filling.node) {
+                ids.push(*id);
+                places.push((filling.as_ref(), offset));
+                offset += self.indexed.place(BlobType::Data, id).map_or(0, |place| place.data_length() as u64);
+            }
+        }
+        reader.read(&ids, |number, content| {
+            let (filling, offset) = places[number];
+            self.fill_part(filling, offset, content);
+            if self.must_end() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+    }
+
+    /// Writes one part; its hash is compared when it is read back.
+    fn fill_part(&self, filling: &Filling, offset: u64, content: Result<&[u8], Fault>) {
+        let Filling { file, path, has_failed, .. } = filling;
+        let is_first = || !has_failed.swap(true, Ordering::AcqRel);
+        match content.map(|content| (write_sparse(file, offset, content), content.len())) {
+            Ok((Ok(()), length)) => self.progress.bytes(length as u64),
+            Ok((Err(err), _)) if is_first() => self.failures.add_io(path, "writing", &err),
+            Err(fault) if is_first() => self.failures.add_fault(path, fault),
+            Ok(_) | Err(_) => {}
         }
     }
 
@@ -173,8 +216,8 @@ impl Restore<'_> {
             }
         };
         file.set_len(node.meta.size)?;
-        let left = AtomicUsize::new(segments.len());
-        let filling = Arc::new(Filling { file, node, path: path.to_owned(), left });
+        let (left, has_failed) = (AtomicUsize::new(segments.len()), AtomicBool::new(false));
+        let filling = Arc::new(Filling { file, node, path: path.to_owned(), left, has_failed });
         segments.into_iter().for_each(|segment| send(Job { filling: Arc::clone(&filling), segment }));
         Ok(())
     }

@@ -6,8 +6,8 @@ use futures::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
+    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult,
 };
 use std::fmt;
 use std::sync::Arc;
@@ -18,6 +18,8 @@ enum Condition {
     Honoured,
     Ignored,
     NotImplemented,
+    /// Honoured, but in two steps: whoever comes in between is let through.
+    InTwoSteps,
     /// Honoured, but the first answer is lost.
     HonouredAndLost,
 }
@@ -43,6 +45,8 @@ impl ObjectStore for Server {
         if options.mode == PutMode::Create {
             match self.condition {
                 Condition::Honoured | Condition::HonouredAndLost => {}
+                Condition::InTwoSteps if self.files.head(at).await.is_err() => options.mode = PutMode::Overwrite,
+                Condition::InTwoSteps => {}
                 Condition::Ignored => options.mode = PutMode::Overwrite,
                 Condition::NotImplemented => {
                     let source = "NotImplemented".into();
@@ -99,7 +103,8 @@ fn with_slow_looks(condition: Condition, looks: usize) -> Storage {
 
 #[test]
 fn one_of_several_writers_wins_and_the_others_see_it() {
-    for condition in [Condition::Honoured, Condition::Ignored, Condition::NotImplemented] {
+    let all = [Condition::Honoured, Condition::InTwoSteps, Condition::Ignored, Condition::NotImplemented];
+    for condition in all {
         let storage = storage(condition);
         let outcomes: Vec<_> = std::thread::scope(|scope| {
             let writers: Vec<_> = (0..8)
