@@ -58,4 +58,4 @@ pub use secret::{Password, PasswordError, Secret};
 pub use storage::{Cause, CauseKind, StorageError};
 pub use survey::repositories;
 pub use tree::SnapshotSize;
-pub use verify::{Verified, VerifyDepth, VerifyError};
+pub use verify::{Percent, Verified, VerifyDepth, VerifyError};

@@ -116,7 +116,7 @@ fn choose(packs: Vec<(Id, &Blobs)>, read_data: ReadData) -> Result<Vec<(Id, &Blo
     let percent = match read_data {
         ReadData::Nothing => return Ok(Vec::new()),
         ReadData::Everything => return Ok(packs),
-        ReadData::Percent(percent) => usize::from(percent.min(100)),
+        ReadData::Percent(percent) => usize::from(percent.get()),
     };
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|err| Fault::system(format!("it gives no random numbers: {err}")))?;

@@ -106,6 +106,9 @@ pub struct AddStorage {
     /// Where the repositories go.
     #[command(flatten)]
     pub place: PlaceArgs,
+    /// Read so much of each snapshot's data back before it counts, another part each time [default: 0%, its structure only]
+    #[arg(long, value_name = "PERCENT%", value_parser = percent)]
+    pub read_back_data: Option<u8>,
     /// Its namespace
     #[arg(long, default_value = "default")]
     pub namespace: String,
