@@ -16,6 +16,7 @@ use crate::retry::Retry;
 use crate::seal::hash;
 use crate::verify::Percent;
 use concerned::Concerned;
+pub use packs::PackId;
 use rustic_core::repofile::SnapshotFile;
 use rustic_core::{FileType, Id};
 use std::path::PathBuf;
@@ -64,6 +65,8 @@ pub struct CheckReport {
     pub warnings: Vec<String>,
     /// Packs that were read and hashed.
     pub packs_read: u64,
+    /// Packs in the index that are missing, cut off or damaged: what [`Repository::repair`] takes.
+    pub broken_packs: Vec<PackId>,
 }
 
 impl CheckReport {

@@ -40,7 +40,7 @@ mod tree;
 mod verify;
 
 pub use back_up::{BackUp, BackUpError, BackUpReport, ChangeDetection, OnReadError, Unreadable};
-pub use check::{CheckError, CheckReport, Damage, ReadData};
+pub use check::{CheckError, CheckReport, Damage, PackId, ReadData};
 pub use fault::Fault;
 pub use key_cache::KeyCache;
 pub use keys::{add_password, remove_password};
@@ -49,7 +49,7 @@ pub use location::{Location, PathError, RepositoryPath};
 pub use lock::{LockInfo, Unlock};
 pub use open::{OpenError, Probed, probe};
 pub use progress::{Progress, Silent, Step};
-pub use prune::{Prune, PruneError, PruneReport, Space, Unfinished};
+pub use prune::{Prune, PruneError, PruneReport, RepairError, RepairReport, Space, Unfinished};
 pub use remote::{Endpoint, EndpointError, Remote, RemoteOptions, Service};
 pub use repository::{Repository, RepositoryError};
 pub use restore::{FileReport, RestoreError, RestoreFailure, RestoreReport};

@@ -14,6 +14,7 @@
 mod indexes;
 mod plan;
 mod repack;
+mod repair;
 
 use crate::backend::{file_name, list_ids};
 use crate::fault::Fault;
@@ -26,6 +27,7 @@ use crate::storage::{LEFTOVER_AGE, StorageError};
 use indexes::IndexFiles;
 use jiff::Timestamp;
 use plan::Plan;
+pub use repair::{RepairError, RepairReport};
 use rustic_core::repofile::SnapshotFile;
 use rustic_core::{FileType, Id};
 use std::cell::Cell;

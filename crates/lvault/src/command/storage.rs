@@ -65,13 +65,14 @@ pub async fn run(server: &Server, command: StorageCommand) -> Result<(), CliErro
             say::result(&listing.render(output.format, now())?);
             Ok(())
         }
-        StorageCommand::Check { which, read_data, timeout } => {
+        StorageCommand::Check { which, read_data, repair, timeout } => {
             check(server, &which.name, timeout).await?;
             let packs = match read_data {
                 None if which.repository.is_none() => return Ok(()),
                 given => ReadData::of_percent(given.unwrap_or(0)),
             };
-            repositories::check(server, which, packs).await
+            let then = if repair { repositories::Then::Repair } else { repositories::Then::Nothing };
+            repositories::check(server, which, packs, then).await
         }
         StorageCommand::Prune { which, max_unused, dry_run } => {
             repositories::prune(server, which, max_unused, dry_run).await
