@@ -45,7 +45,10 @@ pub enum OpenError {
         repository: String,
     },
     /// No key of the repository opens with the password.
-    #[error("the password does not open the repository {repository}; correct RESTIC_PASSWORD in the storage's Secret")]
+    #[error(
+        "the password does not open the repository {repository}; correct RESTIC_PASSWORD in the storage's Secret, or, where \
+         the repository is that of another storage, give this one a prefix or folder of its own"
+    )]
     WrongPassword {
         /// The repository.
         repository: String,
@@ -214,14 +217,20 @@ impl Repository {
     }
 }
 
-/// Looks whether a storage can be used: writes, reads and deletes a small file below its root, and tries the password on
-/// the first repository found there (at most three folders deep). An empty storage is fine.
+/// So many repositories of a place are tried with a storage's password.
+const TRIED: usize = 8;
+
+/// Looks whether a storage can be used: writes, reads and deletes a small file below its root, and tries the password on a
+/// repository found there (at most three folders deep). An empty storage is fine.
+///
+/// Other storages, with other passwords, may be in the same place: a repository below the folder of this storage's namespace
+/// has to open; where there is none, one of the first eight others has to.
 ///
 /// Idempotent; a crash in the middle leaves a small file named `lvault-probe-*` at the root.
 ///
 /// # Errors
 /// See [`OpenError`].
-pub fn probe(location: &Location, password: &Password) -> Result<Probed, OpenError> {
+pub fn probe(location: &Location, namespace: &str, password: &Password) -> Result<Probed, OpenError> {
     let location = &location.with_patience(PROBE);
     let shown = location.to_string();
     let failed = |fault| OpenError::Storage { repository: shown.clone(), fault };
@@ -235,38 +244,48 @@ pub fn probe(location: &Location, password: &Password) -> Result<Probed, OpenErr
         let fault = Fault::damaged(format!("{shown}/{name} does not read back as it was written"));
         return Err(OpenError::Library { repository: shown, fault });
     }
-    let Some(repository) = first_repository(&storage).map_err(failed)? else {
-        return Ok(Probed { repository: None });
-    };
-    Repository::open(location, &repository, password)?;
-    Ok(Probed { repository: Some(repository) })
+    let mut found = first_repositories(&storage, namespace, 1).map_err(failed)?;
+    if found.is_empty() {
+        found = first_repositories(&storage, "", TRIED).map_err(failed)?;
+    }
+    let mut refused = None;
+    for repository in found {
+        match Repository::open(location, &repository, password) {
+            Ok(_) => return Ok(Probed { repository: Some(repository) }),
+            Err(error @ OpenError::WrongPassword { .. }) => drop(refused.get_or_insert(error)),
+            Err(error) => return Err(error),
+        }
+    }
+    refused.map_or(Ok(Probed { repository: None }), Err)
 }
 
-/// Searches breadth first, bounded in depth and in the number of folders looked into.
-fn first_repository(storage: &Storage) -> Result<Option<RepositoryPath>, StorageError> {
-    let mut level = vec![String::new()];
+/// Searches below a folder breadth first, bounded in depth and in the number of folders looked into, and ends with so many.
+fn first_repositories(storage: &Storage, below: &str, most: usize) -> Result<Vec<RepositoryPath>, StorageError> {
+    let (mut found, mut level) = (Vec::new(), vec![below.to_owned()]);
     let mut budget = 256_usize;
     for _depth in 0..=3 {
         let mut below = Vec::new();
         for folder in level {
-            if budget == 0 {
-                return Ok(None);
+            if budget == 0 || found.len() == most {
+                return Ok(found);
             }
             budget -= 1;
             let (files, folders) = storage.children(&folder)?;
-            if files.iter().any(|file| file == "config")
-                && folders.iter().any(|name| name == "keys")
-                && let Ok(path) = RepositoryPath::parse(folder.clone())
-            {
-                return Ok(Some(path));
+            let is_repository = files.iter().any(|file| file == "config") && folders.iter().any(|name| name == "keys");
+            match RepositoryPath::parse(folder.clone()) {
+                Ok(path) if is_repository => found.push(path),
+                Ok(_) | Err(_) => {
+                    let joined =
+                        |name: &String| if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
+                    below.extend(folders.iter().filter(|name| *name != "lost+found").map(joined));
+                }
             }
-            let joined = |name: &String| if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
-            below.extend(folders.iter().filter(|name| *name != "lost+found").map(joined));
         }
         below.sort();
         level = below;
     }
-    Ok(None)
+    found.truncate(most);
+    Ok(found)
 }
 
 /// What lies at a repository's path.
