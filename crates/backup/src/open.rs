@@ -1,4 +1,4 @@
-//! Opening a repository, making it on first use, and probing a storage.
+//! Opening a repository, and making it on first use.
 //!
 //! Any number of processes may make the same repository at once: the config is created, never overwritten, so one of them
 //! wins. Each writes its key file before the config, so whoever loses, or is killed in between, leaves a key file that opens
@@ -12,17 +12,12 @@ use crate::location::{Location, RepositoryPath};
 use crate::repository::{Opened, Repository, rustic_on};
 use crate::retry::Retry;
 use crate::secret::Password;
-use crate::storage::{CauseKind, Put, Storage, StorageError};
-use bytes::Bytes;
+use crate::storage::{CauseKind, Storage, StorageError};
 use rustic_core::{ConfigOptions, Credentials, FileType, Id, KeyOptions, RusticError};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// The folders of restic's layout.
 const FOLDERS: [&str; 5] = ["data", "index", "keys", "locks", "snapshots"];
-
-/// A probe gives up on a server after this time.
-const PROBE: Duration = Duration::from_secs(15);
 
 /// Data packs are cut at 16 MiB, as restic does, whatever the repository's size: a backup holds several in memory.
 const DATA_PACK_SIZE: &str = "16MiB";
@@ -138,13 +133,6 @@ impl OpenError {
     }
 }
 
-/// What a probe of a storage found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Probed {
-    /// The repository the password was tried on; `None` where the storage holds none yet, which is fine.
-    pub repository: Option<RepositoryPath>,
-}
-
 impl Repository {
     /// Opens the repository at `path`, or makes it there.
     ///
@@ -215,77 +203,6 @@ impl Repository {
         cache.into_iter().for_each(|cache| cache.keep(&place, password, &opened));
         place.finish(&opened)
     }
-}
-
-/// So many repositories of a place are tried with a storage's password.
-const TRIED: usize = 8;
-
-/// Looks whether a storage can be used: writes, reads and deletes a small file below its root, and tries the password on a
-/// repository found there (at most three folders deep). An empty storage is fine.
-///
-/// Other storages, with other passwords, may be in the same place: a repository below the folder of this storage's namespace
-/// has to open; where there is none, one of the first eight others has to.
-///
-/// Idempotent; a crash in the middle leaves a small file named `lvault-probe-*` at the root.
-///
-/// # Errors
-/// See [`OpenError`].
-pub fn probe(location: &Location, namespace: &str, password: &Password) -> Result<Probed, OpenError> {
-    let location = &location.with_patience(PROBE);
-    let shown = location.to_string();
-    let failed = |fault| OpenError::Storage { repository: shown.clone(), fault };
-    let storage = Storage::of_location(location).map_err(failed)?;
-    let name = format!("lvault-probe-{}", Id::random().to_hex().as_str());
-    let content = Bytes::from(name.clone());
-    storage.write(&name, vec![content.clone()], Put::Overwrite).map_err(failed)?;
-    let read = storage.read(&name);
-    storage.delete(&name).map_err(failed)?;
-    if read.map_err(failed)? != content {
-        let fault = Fault::damaged(format!("{shown}/{name} does not read back as it was written"));
-        return Err(OpenError::Library { repository: shown, fault });
-    }
-    let mut found = first_repositories(&storage, namespace, 1).map_err(failed)?;
-    if found.is_empty() {
-        found = first_repositories(&storage, "", TRIED).map_err(failed)?;
-    }
-    let mut refused = None;
-    for repository in found {
-        match Repository::open(location, &repository, password) {
-            Ok(_) => return Ok(Probed { repository: Some(repository) }),
-            Err(error @ OpenError::WrongPassword { .. }) => drop(refused.get_or_insert(error)),
-            Err(error) => return Err(error),
-        }
-    }
-    refused.map_or(Ok(Probed { repository: None }), Err)
-}
-
-/// Searches below a folder breadth first, bounded in depth and in the number of folders looked into, and ends with so many.
-fn first_repositories(storage: &Storage, below: &str, most: usize) -> Result<Vec<RepositoryPath>, StorageError> {
-    let (mut found, mut level) = (Vec::new(), vec![below.to_owned()]);
-    let mut budget = 256_usize;
-    for _depth in 0..=3 {
-        let mut below = Vec::new();
-        for folder in level {
-            if budget == 0 || found.len() == most {
-                return Ok(found);
-            }
-            budget -= 1;
-            let (files, folders) = storage.children(&folder)?;
-            let is_repository = files.iter().any(|file| file == "config") && folders.iter().any(|name| name == "keys");
-            match RepositoryPath::parse(folder.clone()) {
-                Ok(path) if is_repository => found.push(path),
-                Ok(_) | Err(_) => {
-                    let joined =
-                        |name: &String| if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
-                    below.extend(folders.iter().filter(|name| *name != "lost+found").map(joined));
-                }
-            }
-        }
-        below.sort();
-        level = below;
-    }
-    found.truncate(most);
-    Ok(found)
 }
 
 /// What lies at a repository's path.
