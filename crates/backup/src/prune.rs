@@ -71,7 +71,7 @@ pub struct PruneReport {
     pub after: Space,
     /// Packs that were removed without any of their content being kept.
     pub packs_removed: u64,
-    /// Packs of which the rest was written anew.
+    /// Packs of which the rest was written anew, or that were small and were joined.
     pub packs_repacked: u64,
     /// Bytes that were written for that.
     pub bytes_written: u64,
