@@ -50,6 +50,27 @@ pub struct SnapshotBackupStorageSpec {
     /// Give the space back that forgotten snapshots took. Where empty, nobody does it but `lvault storage prune`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prune: Option<PrunePolicy>,
+    /// What is read back of each snapshot before it counts, besides its structure. Where empty, only that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_back: Option<ReadBackPolicy>,
+}
+
+/// What is read back of each snapshot when it has been copied.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReadBackPolicy {
+    /// About so much of the snapshot's data is read from the storage, decrypted and compared with its hash, in percent;
+    /// another part of it for each snapshot.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 100))]
+    pub data_percent: i32,
+}
+
+impl ReadBackPolicy {
+    /// How much of the data is read, in percent: 0 to 100.
+    pub fn data(&self) -> u8 {
+        u8::try_from(self.data_percent.clamp(0, 100)).unwrap_or(0)
+    }
 }
 
 /// How often and how thoroughly space is given back.

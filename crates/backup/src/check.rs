@@ -14,7 +14,9 @@ use crate::progress::{Progress, Step};
 use crate::repository::Repository;
 use crate::retry::Retry;
 use crate::seal::hash;
+use crate::verify::Percent;
 use concerned::Concerned;
+pub use packs::PackId;
 use rustic_core::repofile::SnapshotFile;
 use rustic_core::{FileType, Id};
 use std::path::PathBuf;
@@ -25,9 +27,20 @@ pub enum ReadData {
     /// None: packs have to be there and long enough, and all trees readable.
     Nothing,
     /// About so many of a hundred, others each time.
-    Percent(u8),
+    Percent(Percent),
     /// All.
     Everything,
+}
+
+impl ReadData {
+    /// So many of a hundred; more than 100 is everything.
+    pub fn of_percent(percent: u8) -> Self {
+        match (percent, Percent::new(percent)) {
+            (_, Some(percent)) => Self::Percent(percent),
+            (0, None) => Self::Nothing,
+            (_, None) => Self::Everything,
+        }
+    }
 }
 
 /// Damage, and what it concerns.
@@ -52,6 +65,8 @@ pub struct CheckReport {
     pub warnings: Vec<String>,
     /// Packs that were read and hashed.
     pub packs_read: u64,
+    /// Packs in the index that are missing, cut off or damaged: what [`Repository::repair`] takes.
+    pub broken_packs: Vec<PackId>,
 }
 
 impl CheckReport {

@@ -146,6 +146,11 @@ impl RepositoryPath {
         &self.0
     }
 
+    /// Whether it lies below this folder of the storage.
+    pub fn is_below(&self, folder: &str) -> bool {
+        self.0.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
+    }
+
     /// The paths above this one: `a` and `a/b` for `a/b/c`.
     pub(crate) fn ancestors(&self) -> impl Iterator<Item = &str> {
         self.0.match_indices('/').map(|(at, _)| &self.0[..at])
@@ -175,6 +180,13 @@ mod tests {
         for good in ["data", "default/data", "prefix/ns-1/claim.x_2", "..."] {
             assert!(RepositoryPath::parse(good).is_ok(), "{good:?}");
         }
+    }
+
+    #[test]
+    fn what_is_below_a_folder_begins_with_all_of_its_name() {
+        let path = RepositoryPath::parse("team-a/data").unwrap();
+        assert!(path.is_below("team-a"));
+        assert!(!["team", "team-a/data", "data", ""].iter().any(|folder| path.is_below(folder)));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Opening a repository, making it on first use, and probing a storage.
+//! Opening a repository, and making it on first use.
 //!
 //! Any number of processes may make the same repository at once: the config is created, never overwritten, so one of them
 //! wins. Each writes its key file before the config, so whoever loses, or is killed in between, leaves a key file that opens
@@ -12,17 +12,12 @@ use crate::location::{Location, RepositoryPath};
 use crate::repository::{Opened, Repository, rustic_on};
 use crate::retry::Retry;
 use crate::secret::Password;
-use crate::storage::{CauseKind, Put, Storage, StorageError};
-use bytes::Bytes;
+use crate::storage::{CauseKind, Storage, StorageError};
 use rustic_core::{ConfigOptions, Credentials, FileType, Id, KeyOptions, RusticError};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// The folders of restic's layout.
 const FOLDERS: [&str; 5] = ["data", "index", "keys", "locks", "snapshots"];
-
-/// A probe gives up on a server after this time.
-const PROBE: Duration = Duration::from_secs(15);
 
 /// Data packs are cut at 16 MiB, as restic does, whatever the repository's size: a backup holds several in memory.
 const DATA_PACK_SIZE: &str = "16MiB";
@@ -45,7 +40,10 @@ pub enum OpenError {
         repository: String,
     },
     /// No key of the repository opens with the password.
-    #[error("the password does not open the repository {repository}; correct RESTIC_PASSWORD in the storage's Secret")]
+    #[error(
+        "the password does not open the repository {repository}; correct RESTIC_PASSWORD in the storage's Secret, or, where \
+         the repository is that of another storage, give this one a prefix or folder of its own"
+    )]
     WrongPassword {
         /// The repository.
         repository: String,
@@ -135,13 +133,6 @@ impl OpenError {
     }
 }
 
-/// What a probe of a storage found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Probed {
-    /// The repository the password was tried on; `None` where the storage holds none yet, which is fine.
-    pub repository: Option<RepositoryPath>,
-}
-
 impl Repository {
     /// Opens the repository at `path`, or makes it there.
     ///
@@ -212,61 +203,6 @@ impl Repository {
         cache.into_iter().for_each(|cache| cache.keep(&place, password, &opened));
         place.finish(&opened)
     }
-}
-
-/// Looks whether a storage can be used: writes, reads and deletes a small file below its root, and tries the password on
-/// the first repository found there (at most three folders deep). An empty storage is fine.
-///
-/// Idempotent; a crash in the middle leaves a small file named `lvault-probe-*` at the root.
-///
-/// # Errors
-/// See [`OpenError`].
-pub fn probe(location: &Location, password: &Password) -> Result<Probed, OpenError> {
-    let location = &location.with_patience(PROBE);
-    let shown = location.to_string();
-    let failed = |fault| OpenError::Storage { repository: shown.clone(), fault };
-    let storage = Storage::of_location(location).map_err(failed)?;
-    let name = format!("lvault-probe-{}", Id::random().to_hex().as_str());
-    let content = Bytes::from(name.clone());
-    storage.write(&name, vec![content.clone()], Put::Overwrite).map_err(failed)?;
-    let read = storage.read(&name);
-    storage.delete(&name).map_err(failed)?;
-    if read.map_err(failed)? != content {
-        let fault = Fault::damaged(format!("{shown}/{name} does not read back as it was written"));
-        return Err(OpenError::Library { repository: shown, fault });
-    }
-    let Some(repository) = first_repository(&storage).map_err(failed)? else {
-        return Ok(Probed { repository: None });
-    };
-    Repository::open(location, &repository, password)?;
-    Ok(Probed { repository: Some(repository) })
-}
-
-/// Searches breadth first, bounded in depth and in the number of folders looked into.
-fn first_repository(storage: &Storage) -> Result<Option<RepositoryPath>, StorageError> {
-    let mut level = vec![String::new()];
-    let mut budget = 256_usize;
-    for _depth in 0..=3 {
-        let mut below = Vec::new();
-        for folder in level {
-            if budget == 0 {
-                return Ok(None);
-            }
-            budget -= 1;
-            let (files, folders) = storage.children(&folder)?;
-            if files.iter().any(|file| file == "config")
-                && folders.iter().any(|name| name == "keys")
-                && let Ok(path) = RepositoryPath::parse(folder.clone())
-            {
-                return Ok(Some(path));
-            }
-            let joined = |name: &String| if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
-            below.extend(folders.iter().filter(|name| *name != "lost+found").map(joined));
-        }
-        below.sort();
-        level = below;
-    }
-    Ok(None)
 }
 
 /// What lies at a repository's path.

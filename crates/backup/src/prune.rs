@@ -14,6 +14,7 @@
 mod indexes;
 mod plan;
 mod repack;
+mod repair;
 
 use crate::backend::{file_name, list_ids};
 use crate::fault::Fault;
@@ -26,6 +27,7 @@ use crate::storage::{LEFTOVER_AGE, StorageError};
 use indexes::IndexFiles;
 use jiff::Timestamp;
 use plan::Plan;
+pub use repair::{RepairError, RepairReport};
 use rustic_core::repofile::SnapshotFile;
 use rustic_core::{FileType, Id};
 use std::cell::Cell;
@@ -69,7 +71,7 @@ pub struct PruneReport {
     pub after: Space,
     /// Packs that were removed without any of their content being kept.
     pub packs_removed: u64,
-    /// Packs of which the rest was written anew.
+    /// Packs of which the rest was written anew, or that were small and were joined.
     pub packs_repacked: u64,
     /// Bytes that were written for that.
     pub bytes_written: u64,

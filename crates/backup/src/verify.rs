@@ -7,6 +7,7 @@ use crate::labels::SnapshotId;
 use crate::progress::{Progress, Step};
 use crate::repository::Repository;
 use crate::retry::Retry;
+use crate::seal::hash;
 use crate::tree::{OutlineKind, hex, read_data, read_outline, read_tree, snapshot_file};
 use rustic_core::repofile::BlobType;
 use rustic_core::{DataId, FileType, Id, TreeId};
@@ -14,14 +15,57 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// A share that is neither nothing nor everything: 1 to 99 percent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Percent(u8);
+
+impl Percent {
+    /// So many of a hundred; `None` for 0, which is nothing, and from 100 on, which is everything.
+    pub fn new(percent: u8) -> Option<Self> {
+        (1..100).contains(&percent).then_some(Self(percent))
+    }
+
+    /// How many of a hundred: 1 to 99.
+    pub fn get(self) -> u8 {
+        self.0
+    }
+}
+
 /// How much is read back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum VerifyDepth {
     /// The snapshot file and every tree are read, decrypted and hashed; every part of every file has to be in the index,
     /// and its pack has to be there and long enough.
     Structure,
-    /// The same, and every part of every file is read, decrypted and hashed too.
+    /// The same, and about so many of a hundred parts of files are read, decrypted and hashed too. Which, follows from the
+    /// snapshot's id and the part's: the same when it is repeated, others for the next snapshot.
+    Sample(Percent),
+    /// The same with every part of every file.
     Data,
+}
+
+impl VerifyDepth {
+    /// The structure, and so many of a hundred parts of files; more than 100 is all of them.
+    pub fn of_percent(percent: u8) -> Self {
+        match (percent, Percent::new(percent)) {
+            (_, Some(percent)) => Self::Sample(percent),
+            (0, None) => Self::Structure,
+            (_, None) => Self::Data,
+        }
+    }
+
+    /// Whether a part of a snapshot's files is read.
+    fn reads(self, snapshot: &SnapshotId, blob: &Id) -> bool {
+        match self {
+            Self::Structure => false,
+            Self::Sample(percent) => {
+                let drawn = hash(format!("{snapshot} {}", hex(blob)).as_bytes());
+                let drawn = u32::from_be_bytes([drawn[0], drawn[1], drawn[2], drawn[3]]);
+                u64::from(drawn) * 100 >> 32 < u64::from(percent.get())
+            }
+            Self::Data => true,
+        }
+    }
 }
 
 /// What was read back and found whole.
@@ -33,6 +77,8 @@ pub struct Verified {
     pub blobs: u64,
     /// Bytes of these parts, before compression.
     pub bytes: u64,
+    /// How many of these parts were read, decrypted and hashed; the others were found in the index.
+    pub blobs_read: u64,
 }
 
 /// Why a snapshot does not read back whole.
@@ -50,8 +96,8 @@ pub enum VerifyError {
     },
     /// Following the snapshot: something it refers to is missing or damaged.
     #[error(
-        "snapshot {snapshot} of {repository} is not whole, {count} defects: {}; do not rely on it, and take a new one \
-         after `restic check --read-data` has shown how far the damage goes",
+        "snapshot {snapshot} of {repository} is not whole, {count} defects: {}; do not rely on it: `lvault storage check \
+         --read-data` shows how far the damage goes",
         .defects.join("; ")
     )]
     Damaged {
@@ -118,13 +164,13 @@ impl Repository {
         let packs: HashMap<Id, u64> = packs.into_iter().collect();
         let root = snapshot_file(&indexed, snapshot).map_err(unreadable)?.tree;
         let mut defects = Defects::default();
-        let (mut verified, blobs) = structure(&indexed, &packs, root, &mut defects, progress).map_err(unreadable)?;
-        progress.total(verified.bytes, verified.blobs);
-        match depth {
-            VerifyDepth::Structure => {}
-            VerifyDepth::Data => data(&indexed, &blobs, &mut defects, progress).map_err(unreadable)?,
-        }
+        let (mut verified, mut blobs) =
+            structure(&indexed, &packs, root, &mut defects, progress).map_err(unreadable)?;
         verified.blobs = blobs.len() as u64;
+        blobs.retain(|(id, _)| depth.reads(snapshot, id));
+        verified.blobs_read = blobs.len() as u64;
+        progress.total(blobs.iter().map(|(_, bytes)| bytes).sum(), verified.blobs_read);
+        data(&indexed, &blobs, &mut defects, progress).map_err(unreadable)?;
         if progress.should_stop() {
             Err(VerifyError::Stopped)
         } else if defects.count > 0 {
@@ -152,7 +198,7 @@ fn structure(
     root: TreeId,
     defects: &mut Defects,
     progress: &dyn Progress,
-) -> Result<(Verified, Vec<DataId>), Fault> {
+) -> Result<(Verified, Vec<(DataId, u64)>), Fault> {
     let mut verified = Verified::default();
     let (mut trees, mut seen_trees, mut seen_data) = (vec![root], HashSet::from([root]), HashSet::new());
     let mut blobs = Vec::new();
@@ -185,7 +231,7 @@ fn structure(
                     match present(indexed, packs, BlobType::Data, &blob) {
                         Ok(bytes) => {
                             verified.bytes += bytes;
-                            blobs.push(blob);
+                            blobs.push((blob, bytes));
                         }
                         Err(defect) => {
                             defects.add(format!("a part of {}: {defect}", name_of(indexed, id, number)));
@@ -219,15 +265,20 @@ fn present(indexed: &Indexed, packs: &HashMap<Id, u64>, kind: BlobType, id: &Id)
     Err(defect.unwrap_or_else(|| format!("blob {} is in no index", hex(id))))
 }
 
-/// Reads every part, on all cores.
-fn data(indexed: &Indexed, blobs: &[DataId], defects: &mut Defects, progress: &dyn Progress) -> Result<(), Fault> {
+/// Reads parts of files, on all cores.
+fn data(
+    indexed: &Indexed,
+    blobs: &[(DataId, u64)],
+    defects: &mut Defects,
+    progress: &dyn Progress,
+) -> Result<(), Fault> {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(4));
     let next = AtomicUsize::new(0);
     let found = Mutex::new((defects, Ok(())));
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                while let Some(id) = blobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                while let Some((id, _)) = blobs.get(next.fetch_add(1, Ordering::Relaxed)) {
                     if progress.should_stop() {
                         return;
                     }
@@ -248,4 +299,24 @@ fn data(indexed: &Indexed, blobs: &[DataId], defects: &mut Defects, progress: &d
         }
     });
     found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_snapshot_draws_anew_and_in_time_everything_is_looked_at() {
+        let blobs: Vec<Id> = (0..1000_u32).map(|number| Id::new(hash(&number.to_be_bytes()))).collect();
+        let drawn = |snapshot: u32| -> HashSet<Id> {
+            let snapshot = SnapshotId::from_rustic(Id::new(hash(&snapshot.to_le_bytes())).into());
+            let depth = VerifyDepth::of_percent(10);
+            blobs.iter().copied().filter(|blob| depth.reads(&snapshot, blob)).collect()
+        };
+        let all: Vec<HashSet<Id>> = (0..60).map(drawn).collect();
+        assert!(all.iter().all(|some| (50..=150).contains(&some.len())), "about a tenth for each");
+        assert!(all[0] == drawn(0) && all[0] != all[1]);
+        let together: HashSet<Id> = all.into_iter().flatten().collect();
+        assert!(together.len() > 990, "{} of 1000 in sixty snapshots", together.len());
+    }
 }

@@ -163,7 +163,7 @@ fn a_wrong_clock_and_a_wrong_region_are_named() {
         (400, "AuthorizationHeaderMalformed", CauseKind::Region, "correct the region"),
     ] {
         bucket.proxy.plan(move |_| Some(Mishap::Refuse(status, code)));
-        let error = probe(&bucket.location(), &password(PASSWORD)).unwrap_err();
+        let error = probe(&bucket.location(), "default", &password(PASSWORD)).unwrap_err();
         let OpenError::Storage { ref fault, .. } = error else { panic!("{error}") };
         assert_eq!((fault.kind(), fault.retry()), (kind, Retry::AfterRemedy));
         assert!(error.to_string().contains(words), "{error}");

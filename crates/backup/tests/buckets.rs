@@ -30,14 +30,14 @@ fn a_bucket_holds_what_a_folder_holds() {
     let bucket = Bucket::new();
     fill(&bucket);
     assert_eq!(
-        probe(&bucket.location(), &password(PASSWORD)).unwrap(),
+        probe(&bucket.location(), "default", &password(PASSWORD)).unwrap(),
         Probed { repository: None },
         "empty and healthy"
     );
     let repository = bucket.open().unwrap();
     let first = bucket.bench.back_up(&repository, "a", 1).unwrap();
     repository.verify(&first.snapshot, VerifyDepth::Data, &Silent).unwrap();
-    let found = probe(&bucket.location(), &password(PASSWORD)).unwrap();
+    let found = probe(&bucket.location(), "default", &password(PASSWORD)).unwrap();
     assert_eq!(found.repository, Some(path(PATH)));
 
     let again = bucket.open().unwrap();
@@ -107,7 +107,7 @@ fn threads_at_once_make_one_repository() {
 /// What is said of a bucket that cannot be used. No secret is.
 fn refused(remote: Remote) -> StorageError {
     let location = Location::Remote(remote);
-    let error = probe(&location, &password("open sesame")).unwrap_err();
+    let error = probe(&location, "default", &password("open sesame")).unwrap_err();
     let OpenError::Storage { ref fault, .. } = error else { panic!("{error}") };
     let opened = Repository::open_or_init(&location, &path(PATH), &password("open sesame")).unwrap_err();
     for text in [error.to_string(), format!("{error:?}"), opened.to_string(), format!("{opened:?}")] {
@@ -158,7 +158,7 @@ fn each_thing_that_is_wrong_with_a_bucket_has_a_message_of_its_own() {
 fn lent_keys_work_with_their_token() {
     let bucket = Bucket::new();
     let location = Location::Remote(remote(&bucket.server.endpoint(), &bucket.server.lent));
-    assert_eq!(probe(&location, &password(PASSWORD)).unwrap().repository, None);
+    assert_eq!(probe(&location, "default", &password(PASSWORD)).unwrap().repository, None);
 }
 
 #[test]

@@ -316,7 +316,7 @@ fn a_storage_that_is_not_there_is_no_empty_storage() {
         let err = Repository::open_or_init(&location, &path(PATH), &password(PASSWORD)).unwrap_err();
         assert!(matches!(err, OpenError::Storage { .. }), "{err:?}");
         assert_eq!(err.retry(), retry, "{err}");
-        assert!(probe(&location, &password(PASSWORD)).is_err());
+        assert!(probe(&location, "default", &password(PASSWORD)).is_err());
     }
     assert!(!bench.folder.path().join("nowhere").exists());
 }
@@ -324,14 +324,33 @@ fn a_storage_that_is_not_there_is_no_empty_storage() {
 #[test]
 fn a_probe_leaves_no_trace_and_tries_the_password() {
     let bench = Bench::new();
-    assert_eq!(probe(&bench.location(), &password(PASSWORD)).unwrap(), Probed { repository: None });
+    assert_eq!(probe(&bench.location(), "default", &password(PASSWORD)).unwrap(), Probed { repository: None });
     assert_eq!(files_in(&bench.storage()), 0);
     open_or_init(&bench).unwrap();
-    let probed = probe(&bench.location(), &password(PASSWORD)).unwrap();
+    let probed = probe(&bench.location(), "default", &password(PASSWORD)).unwrap();
     assert_eq!(probed.repository, Some(path(PATH)));
-    let err = probe(&bench.location(), &password("wrong")).unwrap_err();
+    let err = probe(&bench.location(), "default", &password("wrong")).unwrap_err();
     assert!(matches!(err, OpenError::WrongPassword { .. }), "{err:?}");
     assert_eq!(files_in(&bench.storage()), 1);
+}
+
+/// Two storages, of the namespaces `a` and `b`, with a password each.
+#[test]
+fn of_storages_in_one_place_each_is_tried_on_its_own_repositories() {
+    let bench = Bench::new();
+    let location = bench.location();
+    let probed = |namespace: &str, secret: &str| {
+        probe(&location, namespace, &password(secret)).map(|it| it.repository.map(|path| path.as_str().to_owned()))
+    };
+    let is_refused = |found: Result<Option<String>, OpenError>| matches!(found, Err(OpenError::WrongPassword { .. }));
+    Repository::open_or_init(&location, &path("a/one"), &password("of a")).unwrap();
+    assert_eq!(probed("a", "of a").unwrap().as_deref(), Some("a/one"));
+    assert!(is_refused(probed("b", "of b")), "nothing says that it is right");
+    Repository::open_or_init(&location, &path("b/two"), &password("of b")).unwrap();
+    assert_eq!(probed("b", "of b").unwrap().as_deref(), Some("b/two"));
+    assert_eq!(probed("central", "of b").unwrap().as_deref(), Some("b/two"), "that of the other one is passed over");
+    assert!(is_refused(probed("a", "of b")), "its own has to open");
+    assert!(is_refused(probed("central", "of nobody")));
 }
 
 /// Root writes everywhere but to a read-only file system.
@@ -342,7 +361,7 @@ fn an_unwritable_folder_is_named_with_its_remedy() {
         let mount = support::Mount::tmpfs(&bench.storage(), "ro");
         let err = open_or_init(&bench).unwrap_err();
         assert!(err.to_string().contains("make the storage writable"), "{err}");
-        assert!(probe(&bench.location(), &password(PASSWORD)).unwrap_err().to_string().contains("writable"));
+        assert!(probe(&bench.location(), "default", &password(PASSWORD)).unwrap_err().to_string().contains("writable"));
         drop(mount);
     } else {
         set_mode(&bench.storage(), 0o500);

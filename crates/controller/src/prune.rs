@@ -20,7 +20,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Client, ResourceExt};
 use lvault_api::{PrunePolicy, PruneStatus, SnapshotBackupStorage};
-use lvault_backup::{Location, Progress, Prune, PruneError, Repository, RepositoryPath, Unfinished, repositories};
+use lvault_backup::{Progress, Prune, PruneError, Repository, Unfinished, repositories};
 use serde_json::json;
 
 use crate::Config;
@@ -38,7 +38,7 @@ const WRITES: usize = 5;
 /// What a prune of a storage came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pruned {
-    /// The repositories that were found.
+    /// The repositories that were found, without those of other storages in the same place.
     pub repositories: u64,
     /// Bytes in all packs, afterwards.
     pub total: u64,
@@ -108,27 +108,39 @@ fn prune_all(target: &Target, max_unused: u8, progress: &dyn Progress) -> Pruned
             return pruned;
         }
     };
-    pruned.repositories = paths.len() as u64;
+    let mut anothers = None;
     for path in paths {
-        if let Err(trouble) = prune_one(location, &path, target, max_unused, progress, &mut pruned) {
-            pruned.troubles.push(format!("{path}: {trouble}"));
+        match Repository::open(location, &path, &target.password) {
+            Ok(repository) => {
+                pruned.repositories += 1;
+                if let Err(trouble) = prune_one(&repository, max_unused, progress, &mut pruned) {
+                    pruned.troubles.push(format!("{path}: {trouble}"));
+                }
+            }
+            Err(error) if lvault_storages::is_anothers(&path, &target.namespace, &error) => {
+                tracing::info!(storage = %location, repository = %path, "not pruned: it has another storage's password");
+                anothers.get_or_insert(format!("{path}: {error}"));
+            }
+            Err(error) => {
+                pruned.repositories += 1;
+                pruned.troubles.push(format!("{path}: {error}"));
+            }
         }
         if progress.should_stop() {
-            break;
+            return pruned;
         }
     }
+    // A password that opens nothing at all is wrong.
+    pruned.troubles.extend(anothers.filter(|_| pruned.repositories == 0));
     pruned
 }
 
 fn prune_one(
-    location: &Location,
-    path: &RepositoryPath,
-    target: &Target,
+    repository: &Repository,
     max_unused: u8,
     progress: &dyn Progress,
     pruned: &mut Pruned,
 ) -> Result<(), String> {
-    let repository = Repository::open(location, path, &target.password).map_err(|error| error.to_string())?;
     let how = Prune { max_unused, ..Prune::default() };
     let report = repository.prune(&how, progress).map_err(|error: PruneError| error.to_string())?;
     pruned.total += report.after.total;

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use lvault_api::Incomplete;
 use lvault_api::Progress as Written;
 use lvault_api::task::{MountedFolder, Task, Work};
+use lvault_api::{Incomplete, ReadBackPolicy};
 use lvault_backup::{
     BackUp, BackUpError, BackUpReport, CauseKind, ChangeDetection, Host, Key, KeyCache, Location, OnReadError,
-    OpenError, Password, Progress, Repository, RepositoryPath, RestoreError, Retry, Snapshot, SourcePath, Step,
-    Unreadable, VerifyDepth,
+    OpenError, Password, Progress, Repository, RepositoryPath, RestoreError, Retry, Snapshot, SnapshotId, SourcePath,
+    Step, Unreadable, VerifyDepth,
 };
 use lvault_core::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -206,6 +206,7 @@ struct Place {
     path: RepositoryPath,
     password: Password,
     cache: Option<KeyCache>,
+    read_back: VerifyDepth,
 }
 
 impl Place {
@@ -214,7 +215,9 @@ impl Place {
         let path = RepositoryPath::parse(task.path.as_str()).map_err(|e| invalid(&e))?;
         let password = Password::new(task.password.0.as_str())
             .map_err(|e| CopyError::new("InvalidPassword", format!("the storage {}: {e}", task.storage)))?;
-        Ok(Place { location, path, password, cache: task.key_cache.clone().map(KeyCache::new) })
+        let percent = task.storage_spec.read_back.as_ref().map_or(0, ReadBackPolicy::data);
+        let (cache, read_back) = (task.key_cache.clone().map(KeyCache::new), VerifyDepth::of_percent(percent));
+        Ok(Place { location, path, password, cache, read_back })
     }
 
     fn back_up(&self, what: &BackUp, folder: &MountedFolder, progress: &Arc<Watched>) -> Result<Copied, Failed> {
@@ -222,7 +225,7 @@ impl Place {
         let repository = open.map_err(|e| open_failed(&e))?.acting_for(&what.key);
         let found = repository.find(&what.key).map_err(|e| Failed::new("RepositoryError", &e, e.retry()))?;
         if let Some(snapshot) = found {
-            return adopt(&repository, &snapshot, progress);
+            return self.adopt(&repository, &snapshot, progress);
         }
         let root = checked(folder)?;
         let what = BackUp { root, ..what.clone() };
@@ -232,11 +235,15 @@ impl Place {
             Err(BackUpError::AlreadyCommitted { .. }) => {
                 let found = repository.find(&what.key).map_err(|e| Failed::new("RepositoryError", &e, e.retry()))?;
                 let vanished = || CopyError::new("RepositoryError", "a commit was there and is gone again");
-                return adopt(&repository, &found.ok_or_else(|| Failed { error: vanished(), later: true })?, progress);
+                return self.adopt(
+                    &repository,
+                    &found.ok_or_else(|| Failed { error: vanished(), later: true })?,
+                    progress,
+                );
             }
             Err(error) => return Err(back_up_failed(&error)),
         };
-        verify(&repository, &report.snapshot, progress)?;
+        self.verify(&repository, &report.snapshot, progress)?;
         let parent = match &report.parent {
             Some(parent) => format!("compared with {}", short(parent.as_str())),
             None => "the first of its volume".to_owned(),
@@ -291,6 +298,29 @@ impl Place {
         let removed = repository.forget(uid).map_err(|e| Failed::new("RepositoryError", &e, e.retry()))?;
         Ok(Copied { removed: removed.len(), ..Copied::default() })
     }
+
+    /// An earlier executor of the same attempt committed and could not say so. What it committed is read back as our own.
+    fn adopt(&self, repository: &Repository, snapshot: &Snapshot, progress: &Arc<Watched>) -> Result<Copied, Failed> {
+        self.verify(repository, &snapshot.id, progress)?;
+        let size = repository.size_of(&snapshot.id).map_err(|e| Failed::new("RepositoryError", &e, e.retry()))?;
+        let message = format!(
+            "snapshot {} holds {} in {} files; an earlier executor of this attempt had committed it",
+            short(snapshot.id.as_str()),
+            Bytes(size.bytes),
+            size.files,
+        );
+        let progress = Some(whole(size.bytes, size.files, progress));
+        Ok(Copied { snapshot: snapshot.id.as_str().to_owned(), message, progress, ..Copied::default() })
+    }
+
+    /// A commit counts when all of its structure was read back, all of its data was found where the index says, and as much
+    /// of it as the storage wants was read and compared with its hash.
+    fn verify(&self, repository: &Repository, id: &SnapshotId, progress: &Arc<Watched>) -> Result<(), Failed> {
+        repository
+            .verify(id, self.read_back, progress.as_ref())
+            .map(drop)
+            .map_err(|e| Failed::new("VerificationFailed", &e, e.retry()))
+    }
 }
 
 /// So many missing files are named in a status.
@@ -303,28 +333,6 @@ fn incomplete(report: &BackUpReport) -> Option<Incomplete> {
     let first = report.unreadable.iter().take(NAMED).map(named).collect();
     let count = i64::try_from(report.unreadable_count).unwrap_or(i64::MAX);
     (count > 0).then_some(Incomplete { count, first })
-}
-
-/// An earlier executor of the same attempt committed and could not say so. What it committed is read back as our own.
-fn adopt(repository: &Repository, snapshot: &Snapshot, progress: &Arc<Watched>) -> Result<Copied, Failed> {
-    verify(repository, &snapshot.id, progress)?;
-    let size = repository.size_of(&snapshot.id).map_err(|e| Failed::new("RepositoryError", &e, e.retry()))?;
-    let message = format!(
-        "snapshot {} holds {} in {} files; an earlier executor of this attempt had committed it",
-        short(snapshot.id.as_str()),
-        Bytes(size.bytes),
-        size.files,
-    );
-    let progress = Some(whole(size.bytes, size.files, progress));
-    Ok(Copied { snapshot: snapshot.id.as_str().to_owned(), message, progress, ..Copied::default() })
-}
-
-/// A commit counts when all of its structure was read back, and all of its data was found where the index says.
-fn verify(repository: &Repository, id: &lvault_backup::SnapshotId, progress: &Arc<Watched>) -> Result<(), Failed> {
-    repository
-        .verify(id, VerifyDepth::Structure, progress.as_ref())
-        .map(drop)
-        .map_err(|e| Failed::new("VerificationFailed", &e, e.retry()))
 }
 
 /// The folder, if what is mounted there is what the agent mounted there.

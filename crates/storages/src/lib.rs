@@ -7,7 +7,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
 use lvault_api::{AzureStorage, GcsStorage, InvalidStorage, Provider, S3Storage, SnapshotBackupStorageSpec, keys};
-use lvault_backup::{Endpoint, Location, Remote, RemoteOptions, RepositoryPath, Secret, Service};
+use lvault_backup::{Endpoint, Location, OpenError, Remote, RemoteOptions, RepositoryPath, Secret, Service};
 
 /// The region that S3 requests are signed for where the spec names none.
 const DEFAULT_REGION: &str = "us-east-1";
@@ -37,6 +37,12 @@ pub fn location<'a>(
 pub fn check(spec: &SnapshotBackupStorageSpec) -> Result<(), InvalidStorage> {
     // Any text that makes sense for every key.
     location(spec, |name| Some(if name == keys::AZURE_ACCOUNT_NAME { "account" } else { "a2V5" })).map(drop)
+}
+
+/// Whether a repository is that of another storage in the same place: the storage of this namespace has not its password, and it
+/// does not lie below the folder of this namespace, where all repositories are that storage's own.
+pub fn is_anothers(path: &RepositoryPath, namespace: &str, error: &OpenError) -> bool {
+    matches!(error, OpenError::WrongPassword { .. }) && !path.is_below(namespace)
 }
 
 fn settings<'a, T>(settings: &'a Option<T>, field: &'static str) -> Result<&'a T, InvalidStorage> {

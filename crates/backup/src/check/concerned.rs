@@ -24,11 +24,14 @@ pub(super) struct Concerned<'a> {
     above: HashMap<Id, Vec<Id>>,
     /// Trees that hold something damaged themselves.
     hit: HashSet<Id>,
+    /// The damage that parts of files suffer from that are in no index.
+    unindexed: Option<usize>,
 }
 
 impl<'a> Concerned<'a> {
     pub(super) fn new(indexed: &'a Indexed) -> Self {
-        Self { indexed, damages: Vec::new(), broken: HashMap::new(), above: HashMap::new(), hit: HashSet::new() }
+        let (above, hit, unindexed) = (HashMap::new(), HashSet::new(), None);
+        Self { indexed, damages: Vec::new(), broken: HashMap::new(), above, hit, unindexed }
     }
 
     /// A damaged pack, and the blobs in it that are lost.
@@ -45,6 +48,15 @@ impl<'a> Concerned<'a> {
             self.broken.insert(blob, (self.damages.len(), usize::MAX));
             self.damages.push(what());
         }
+    }
+
+    /// All parts of files that are in no index are one damage: of a pack that is lost they are thousands.
+    fn blame_unindexed(&mut self, blob: (BlobType, Id)) {
+        let number = *self.unindexed.get_or_insert_with(|| {
+            self.damages.push(format!("parts of files are in no index, such as blob {}", hex(&blob.1)));
+            self.damages.len() - 1
+        });
+        self.broken.entry(blob).or_insert((number, usize::MAX));
     }
 
     /// The damage of a blob that has no whole copy.
@@ -76,7 +88,7 @@ impl<'a> Concerned<'a> {
                 for part in node.content.iter().flatten() {
                     let blob = (BlobType::Data, **part);
                     if self.indexed.place(BlobType::Data, part).is_none() {
-                        self.blame(blob, || format!("blob {} is in no index", hex(part)));
+                        self.blame_unindexed(blob);
                     }
                     if self.damage_of(&blob).is_some() {
                         self.hit.insert(id);

@@ -9,11 +9,23 @@ use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::seal::hash;
 use crate::storage::StorageError;
+use crate::tree::hex;
 use rustic_core::repofile::BlobType;
 use rustic_core::{FileType, Id};
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The name of a pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PackId(pub(crate) Id);
+
+impl fmt::Display for PackId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex(&self.0))
+    }
+}
 
 /// What the index says of one pack.
 type Blobs = Vec<(BlobType, Id, Place)>;
@@ -47,6 +59,7 @@ impl Repository {
                     continue;
                 }
             };
+            report.broken_packs.push(PackId(*id));
             concerned.add(*id, what, blobs.iter().map(|(kind, id, _)| (*kind, *id)).collect());
         }
         let unused = sizes.keys().filter(|id| !packs.contains_key(*id)).count();
@@ -56,6 +69,7 @@ impl Repository {
         let chosen = choose(whole, read_data)?;
         progress.total(chosen.iter().filter_map(|(id, _)| sizes.get(id)).sum(), chosen.len() as u64);
         for broken in self.read_packs(&chosen, progress)? {
+            report.broken_packs.push(PackId(broken.pack));
             concerned.add(broken.pack, broken.what, broken.blobs);
         }
         report.packs_read = chosen.len() as u64;
@@ -116,7 +130,7 @@ fn choose(packs: Vec<(Id, &Blobs)>, read_data: ReadData) -> Result<Vec<(Id, &Blo
     let percent = match read_data {
         ReadData::Nothing => return Ok(Vec::new()),
         ReadData::Everything => return Ok(packs),
-        ReadData::Percent(percent) => usize::from(percent.min(100)),
+        ReadData::Percent(percent) => usize::from(percent.get()),
     };
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|err| Fault::system(format!("it gives no random numbers: {err}")))?;

@@ -141,5 +141,5 @@ fn a_part_of_the_data_is_read_on_demand() {
     let read = |read_data| bench.check(read_data).packs_read;
     let all = read(ReadData::Everything);
     assert_eq!(all, 10, "a pack of data and one of trees for each backup");
-    assert_eq!([read(ReadData::Nothing), read(ReadData::Percent(25)), read(ReadData::Percent(100))], [0, 3, 10]);
+    assert_eq!([read(ReadData::Nothing), read(ReadData::of_percent(25)), read(ReadData::of_percent(100))], [0, 3, 10]);
 }

@@ -93,12 +93,29 @@ impl Pruning<'_> {
         let named: HashSet<Id> = files.files.iter().flat_map(|file| file.packs.iter().copied()).collect();
         let (later, now): (Vec<&Id>, Vec<&Id>) = packs.iter().partition(|pack| named.contains(pack));
         now.into_iter().try_for_each(|pack| self.remove_pack(pack))?;
-        let old = files.take(|file| file.packs.iter().any(|pack| packs.contains(pack)) || (join && is_small(file)));
+        self.rewrite(files, packs, |file| join && is_small(file))?;
+        later.into_iter().try_for_each(|pack| self.remove_pack(pack))
+    }
+
+    /// Takes packs out of the index, and leaves them where they are: index files that name one of them are written anew
+    /// without it, and then removed.
+    pub(super) fn unindex(&self, files: &mut IndexFiles, packs: &HashSet<Id>) -> Result<(), End> {
+        self.rewrite(files, packs, |_| false)
+    }
+
+    /// Writes index files anew that name one of these packs, and such as are meant besides.
+    fn rewrite(
+        &self,
+        files: &mut IndexFiles,
+        without: &HashSet<Id>,
+        besides: impl Fn(&IndexContents) -> bool,
+    ) -> Result<(), End> {
+        let old = files.take(|file| file.packs.iter().any(|pack| without.contains(pack)) || besides(file));
         let (mut writer, mut seen) = (Writer::new(self), HashSet::new());
         for file in &old {
             self.may_go_on()?;
             let stored = read_index(self.repository.storage(), self.repository.seal(), &file.id)?;
-            for pack in stored.packs.into_iter().filter(|pack| !packs.contains(&pack.id)) {
+            for pack in stored.packs.into_iter().filter(|pack| !without.contains(&pack.id)) {
                 if seen.insert(pack.id) {
                     writer.add(pack)?;
                 }
@@ -108,10 +125,7 @@ impl Pruning<'_> {
         writer.write()?;
         let fresh: HashSet<Id> = writer.written.iter().map(|file| file.id).collect();
         files.files.append(&mut writer.written);
-        for file in old.iter().filter(|file| !fresh.contains(&file.id)) {
-            self.remove_index(&file.id)?;
-        }
-        later.into_iter().try_for_each(|pack| self.remove_pack(pack))
+        old.iter().filter(|file| !fresh.contains(&file.id)).try_for_each(|file| self.remove_index(&file.id))
     }
 
     fn remove_index(&self, index: &Id) -> Result<(), End> {

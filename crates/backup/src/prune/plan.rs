@@ -8,6 +8,17 @@ use rustic_core::Id;
 use rustic_core::repofile::BlobType;
 use std::collections::{HashMap, HashSet};
 
+/// A pack of so many bytes of data is full.
+const FULL_DATA: u64 = 16 << 20;
+/// The same of trees.
+const FULL_TREES: u64 = 4 << 20;
+/// A pack of so many blobs is full, whatever its size.
+const FULL_BLOBS: u64 = 10_000;
+/// Packs that are filled by less than this part are small.
+const SMALL_PART: u64 = 4;
+/// So many small packs are joined, even when they do not fill one.
+pub(super) const MANY_PACKS: usize = 100;
+
 /// So many missing parts are named.
 const NAMED: usize = 3;
 
@@ -107,7 +118,7 @@ fn choose_copies(
     }
 }
 
-/// A pack that holds something needed beside something that is not.
+/// A pack to be written anew: one that holds something needed beside something that is not, or a small one.
 pub(super) struct Mixed {
     pub(super) pack: Id,
     pub(super) number: usize,
@@ -122,7 +133,7 @@ pub(super) struct Plan {
     pub(super) unindexed: Vec<(Id, u64)>,
     /// Packs in the index that hold nothing needed; those that are not there at all among them, with no size.
     pub(super) unused: Vec<(Id, u64)>,
-    /// Packs to write anew, those first of which the most goes.
+    /// Packs to write anew: those first of which the most goes, and small ones, once they fill a pack or are many.
     pub(super) repack: Vec<Mixed>,
     /// The copies to keep of what lies in these, by the number of the pack.
     keep: HashMap<usize, Vec<(BlobType, usize)>>,
@@ -132,6 +143,18 @@ pub(super) struct Plan {
 struct Use {
     needed: u64,
     all: u64,
+    blobs: u64,
+    has_data: bool,
+}
+
+impl Use {
+    fn full(&self) -> u64 {
+        if self.has_data { FULL_DATA } else { FULL_TREES }
+    }
+
+    fn is_small(&self) -> bool {
+        self.all < self.full() / SMALL_PART && self.blobs < FULL_BLOBS / SMALL_PART
+    }
 }
 
 impl Plan {
@@ -141,16 +164,20 @@ impl Plan {
             for ((_, place), is_needed) in indexed.list(kind).iter().zip(needed.of(kind)) {
                 let pack = &mut uses[place.pack_number()];
                 pack.all += u64::from(place.length);
+                pack.blobs += 1;
+                pack.has_data |= kind == BlobType::Data;
                 pack.needed += if *is_needed { u64::from(place.length) } else { 0 };
             }
         }
-        let (mut unused, mut mixed) = (Vec::new(), Vec::new());
+        let (mut unused, mut mixed, mut whole) = (Vec::new(), Vec::new(), Vec::new());
         for (number, (pack, used)) in indexed.packs().iter().zip(&uses).enumerate() {
             let size = sizes.get(pack).copied().unwrap_or(0);
             if used.needed == 0 {
                 unused.push((*pack, size));
             } else if used.needed < used.all {
                 mixed.push(Mixed { pack: *pack, number, size, unused: used.all - used.needed });
+            } else if used.is_small() {
+                whole.push((*used, Mixed { pack: *pack, number, size, unused: 0 }));
             }
         }
         let known: HashSet<&Id> = indexed.packs().iter().collect();
@@ -163,7 +190,8 @@ impl Plan {
             reclaimable: lost(&unindexed) + lost(&unused) + mixed.iter().map(|it| it.unused).sum::<u64>(),
         };
         let in_use: u64 = uses.iter().map(|used| used.needed).sum();
-        let repack = choose(mixed, in_use / 100 * u64::from(max_unused));
+        let mut repack = choose(mixed, in_use / 100 * u64::from(max_unused));
+        repack.extend(joined(whole));
         let keep = keep(indexed, needed, &repack);
         Self { space, unindexed, unused, repack, keep }
     }
@@ -199,6 +227,18 @@ fn choose(mut mixed: Vec<Mixed>, may_stay: u64) -> Vec<Mixed> {
     }
     mixed.truncate(chosen);
     mixed
+}
+
+/// Of small packs that are needed whole, those of data and those of trees that fill a pack together, or are many. What is written
+/// for them fills packs but for the last, so the next prune finds nothing to do.
+fn joined(small: Vec<(Use, Mixed)>) -> impl Iterator<Item = Mixed> {
+    let (data, trees): (Vec<_>, Vec<_>) = small.into_iter().partition(|(used, _)| used.has_data);
+    let is_worth_it = |packs: &Vec<(Use, Mixed)>| {
+        let sum = |of: fn(&Use) -> u64| packs.iter().map(|(used, _)| of(used)).sum::<u64>();
+        let full = packs.first().map_or(u64::MAX, |(used, _)| used.full());
+        packs.len() >= MANY_PACKS || sum(|used| used.all) >= full || sum(|used| used.blobs) >= FULL_BLOBS
+    };
+    [data, trees].into_iter().filter(is_worth_it).flatten().map(|(_, pack)| pack)
 }
 
 fn keep(indexed: &Indexed, needed: &Needed, repack: &[Mixed]) -> HashMap<usize, Vec<(BlobType, usize)>> {

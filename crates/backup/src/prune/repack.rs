@@ -18,16 +18,16 @@ use std::time::Instant;
 const BATCH: u64 = 128 << 20;
 
 /// Old packs whose content is being written anew.
-struct Batch {
+pub(super) struct Batch {
     data: Pack,
     trees: Pack,
     old: Vec<(Id, u64, u64)>,
-    written: Vec<IndexedPack>,
+    pub(super) written: Vec<IndexedPack>,
     bytes: u64,
 }
 
 impl Batch {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let (data, trees) = (Pack::new(BlobType::Data), Pack::new(BlobType::Tree));
         Self { data, trees, old: Vec::new(), written: Vec::new(), bytes: 0 }
     }
@@ -91,7 +91,8 @@ impl Pruning<'_> {
         Ok(Ok(blobs))
     }
 
-    fn add(&self, batch: &mut Batch, blob: Blob) -> Result<(), End> {
+    /// Adds a blob to a batch; a pack that is full is written.
+    pub(super) fn add(&self, batch: &mut Batch, blob: Blob) -> Result<(), End> {
         let pack = match blob.kind {
             BlobType::Data => &mut batch.data,
             BlobType::Tree => &mut batch.trees,
@@ -120,21 +121,21 @@ impl Pruning<'_> {
         Ok(())
     }
 
+    /// Writes the last packs of a batch.
+    pub(super) fn write_rest(&self, batch: &mut Batch) -> Result<(), End> {
+        let data = std::mem::replace(&mut batch.data, Pack::new(BlobType::Data));
+        let trees = std::mem::replace(&mut batch.trees, Pack::new(BlobType::Tree));
+        [data, trees].into_iter().try_for_each(|pack| self.write(batch, pack))
+    }
+
     /// Writes the last packs of a batch and their index, and removes the old packs. Whether there was no room for that.
     fn finish(&self, mut batch: Batch, files: &mut IndexFiles, report: &mut PruneReport) -> Result<bool, End> {
         if batch.old.is_empty() {
             return Ok(false);
         }
-        for kind in [BlobType::Data, BlobType::Tree] {
-            let pack = match kind {
-                BlobType::Data => &mut batch.data,
-                BlobType::Tree => &mut batch.trees,
-            };
-            let pack = std::mem::replace(pack, Pack::new(kind));
-            let written = self.write(&mut batch, pack);
-            if self.is_out_of_room(written, &batch, report)? {
-                return Ok(true);
-            }
+        let written = self.write_rest(&mut batch);
+        if self.is_out_of_room(written, &batch, report)? {
+            return Ok(true);
         }
         let packs = std::mem::take(&mut batch.written);
         let written: Vec<Id> = packs.iter().map(|pack| pack.id).collect();
@@ -179,9 +180,9 @@ impl Pruning<'_> {
 }
 
 /// A blob as it is stored.
-struct Blob {
-    kind: BlobType,
-    hash: [u8; 32],
-    sealed: Vec<u8>,
-    raw_length: Option<u32>,
+pub(super) struct Blob {
+    pub(super) kind: BlobType,
+    pub(super) hash: [u8; 32],
+    pub(super) sealed: Vec<u8>,
+    pub(super) raw_length: Option<u32>,
 }

@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tempfile::TempDir;
 
+mod repair;
+
 struct Bench {
     folder: TempDir,
 }
@@ -299,6 +301,44 @@ fn a_prune_that_is_asked_to_end_does_so_before_its_next_change() {
     }
     repository.verify(&kept, VerifyDepth::Data, &Silent).unwrap();
     assert_eq!(repository.prune(&ALL, &Silent).unwrap().after.reclaimable, 0);
+}
+
+#[test]
+fn small_packs_are_joined_once_they_fill_one_or_are_many() {
+    let count = |repository: &Repository| list_ids(repository.storage(), FileType::Pack).unwrap().len();
+    let bench = Bench::new();
+    let repository = bench.repository("storage");
+    for number in 0..plan::MANY_PACKS - 1 {
+        bench.write(&number.to_string(), 1000 + number as u64);
+        bench.back_up(&repository, &number.to_string());
+    }
+    assert_eq!(repository.prune(&ALL, &Silent).unwrap().packs_repacked, 0, "they are few, and small");
+    assert_eq!(count(&repository), 2 * (plan::MANY_PACKS - 1));
+    bench.write("last", 1);
+    let last = bench.back_up(&repository, "last");
+    let report = repository.prune(&ALL, &Silent).unwrap();
+    assert_eq!((report.packs_repacked, count(&repository)), (2 * plan::MANY_PACKS as u64, 2), "{report:?}");
+    assert_eq!((report.after.total, report.after.reclaimable), (pack_bytes(&repository), 0));
+    repository.verify(&last, VerifyDepth::Data, &Silent).unwrap();
+    assert_eq!(repository.prune(&ALL, &Silent).unwrap().packs_repacked, 0, "and not again");
+
+    let bench = Bench::new();
+    let repository = bench.repository("storage");
+    let grow = |seed: u8| {
+        let name = bench.at("volume").join(seed.to_string());
+        let noise =
+            (0..3_000_000_u32 / 32).flat_map(|at| crate::seal::hash(&[&at.to_be_bytes()[..], &[seed]].concat()));
+        std::fs::write(name, noise.collect::<Vec<u8>>()).unwrap();
+        bench.back_up(&repository, &seed.to_string())
+    };
+    (0..5).for_each(|seed| drop(grow(seed)));
+    assert_eq!(repository.prune(&ALL, &Silent).unwrap().packs_repacked, 0, "15 MB do not fill a pack");
+    let last = grow(5);
+    let report = repository.prune(&ALL, &Silent).unwrap();
+    assert_eq!((report.packs_repacked, report.packs_removed), (6, 0), "{report:?}");
+    repository.verify(&last, VerifyDepth::Data, &Silent).unwrap();
+    assert_eq!(repository.prune(&ALL, &Silent).unwrap().packs_repacked, 0);
+    assert!(repository.check(ReadData::Everything, &Silent).unwrap().is_clean());
 }
 
 #[test]

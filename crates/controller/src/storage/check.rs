@@ -17,6 +17,9 @@ pub struct Target {
     pub location: Location,
     /// The password. Its `Debug` shows nothing.
     pub password: Password,
+    /// The storage's namespace: repositories below a folder of this name have to open with the password, others may be
+    /// those of another storage in the same place.
+    pub namespace: String,
 }
 
 /// A way to find out whether a storage can be used.
@@ -57,7 +60,9 @@ impl Drop for UnderWay {
 impl StorageCheck for RepositoryCheck {
     fn check(&self, target: Target) -> BoxFuture<'static, Finding> {
         let shown = target.location.to_string();
-        let Some(under_way) = UnderWay::enter(&self.under_way, &shown) else {
+        // Storages of several namespaces may be in one place, and are checked at once.
+        let place = format!("{shown} for {}", target.namespace);
+        let Some(under_way) = UnderWay::enter(&self.under_way, &place) else {
             let message = format!("an earlier check of {shown} has not come back; look whether it answers");
             return std::future::ready(Finding::Unknown(message)).boxed();
         };
@@ -79,8 +84,8 @@ impl StorageCheck for RepositoryCheck {
 }
 
 fn probe(target: Target) -> Finding {
-    let Target { location, password } = target;
-    match lvault_backup::probe(&location, &password) {
+    let Target { location, password, namespace } = target;
+    match lvault_backup::probe(&location, &namespace, &password) {
         Ok(_) => Finding::Usable,
         Err(error) => Finding::Unusable(lasting(&error.to_string())),
     }
@@ -110,9 +115,11 @@ mod tests {
         let target = |folder: &tempfile::TempDir| Target {
             location: Location::Local { root: folder.path().to_owned() },
             password: Password::new("p").expect("a password"),
+            namespace: "default".to_owned(),
         };
         let check = RepositoryCheck::default();
-        let stuck = UnderWay::enter(&check.under_way, &folder.path().display().to_string()).expect("nobody is there");
+        let place = format!("{} for default", folder.path().display());
+        let stuck = UnderWay::enter(&check.under_way, &place).expect("nobody is there");
         let Finding::Unknown(message) = check.check(target(&folder)).await else { panic!("a second one began") };
         assert!(message.contains("has not come back"), "{message}");
         assert_eq!(check.check(target(&other)).await, Finding::Usable);

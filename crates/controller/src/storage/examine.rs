@@ -79,7 +79,7 @@ impl Examiner {
         let (password, credentials) = self.secrets(storage).await?;
         let key = |name: &str| credentials.get(name).map(|value| value.as_str());
         let location = lvault_storages::location(&storage.spec, key).map_err(invalid)?;
-        Ok(Target { location, password })
+        Ok(Target { location, password, namespace: storage.namespace().unwrap_or_default() })
     }
 
     /// The password and the provider's keys in the storage's Secret.

@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test says by panicking what went wrong")]
 
 mod answers;
+mod namespaces;
 mod prunes;
 mod races;
 mod requests;

@@ -29,6 +29,10 @@ pub enum StorageCommand {
         #[arg(long, value_name = "PERCENT%", num_args = 0..=1, default_missing_value = "100%", require_equals = true,
             value_parser = percent)]
         read_data: Option<u8>,
+        /// Take packs that are found damaged out of the index, so that the next snapshot stores again what they held. What is
+        /// whole in them is written anew before; nothing is removed. Backups and restores wait meanwhile
+        #[arg(long, requires = "read_data")]
+        repair: bool,
         /// Give up waiting for the storage's answer after this time
         #[arg(long, value_parser = duration, value_name = "TIME", default_value = "60s")]
         timeout: Duration,
@@ -106,6 +110,9 @@ pub struct AddStorage {
     /// Where the repositories go.
     #[command(flatten)]
     pub place: PlaceArgs,
+    /// Read so much of each snapshot's data back before it counts, another part each time [default: 0%, its structure only]
+    #[arg(long, value_name = "PERCENT%", value_parser = percent)]
+    pub read_back_data: Option<u8>,
     /// Its namespace
     #[arg(long, default_value = "default")]
     pub namespace: String,

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use lvault_api::{SnapshotBackupStorage, StorageReference, keys};
 use lvault_backup::{
-    CheckReport, Damage, Location, LockInfo, Password, Progress, Prune, PruneReport, ReadData, Repository,
-    RepositoryPath, Retry, Space, Unfinished, Unlock, repositories,
+    CheckReport, Damage, Location, LockInfo, Password, Progress, Prune, PruneReport, ReadData, RepairReport,
+    Repository, RepositoryPath, Retry, Space, Unfinished, Unlock, repositories,
 };
 use lvault_core::Bytes;
 
@@ -66,9 +66,32 @@ impl Place {
         Err(CliError::NotFound { kind: "repository", name: named.to_owned(), remedy: super::instead(there) })
     }
 
-    fn open(&self, path: &RepositoryPath) -> Result<Repository, CliError> {
-        Repository::open(&self.location, path, &self.password)
-            .map_err(|error| failed(format!("opening repository {path}"), &error, error.retry()))
+    /// Works on the repositories that are meant, one after the other. Those of another storage in the same place are named and
+    /// left alone.
+    fn each(
+        &self,
+        named: Option<&str>,
+        mut work: impl FnMut(&RepositoryPath, &Repository) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
+        let (mut opened, mut anothers) = (0, None);
+        for path in self.chosen(named)? {
+            let error = match Repository::open(&self.location, &path, &self.password) {
+                Ok(repository) => {
+                    opened += 1;
+                    work(&path, &repository)?;
+                    continue;
+                }
+                Err(error) => error,
+            };
+            let refused = failed(format!("opening repository {path}"), &error, error.retry());
+            if named.is_some() || !lvault_storages::is_anothers(&path, &self.at.namespace, &error) {
+                return Err(refused);
+            }
+            say::note(&format!("{path}: it has another storage's password, and is left alone"));
+            anothers.get_or_insert(refused);
+        }
+        // A password that opens nothing at all is wrong.
+        anothers.filter(|_| opened == 0).map_or(Ok(()), Err)
     }
 }
 
@@ -127,13 +150,12 @@ pub async fn prune(
     let how = Prune { max_unused: max_unused.unwrap_or_else(|| policy.max_unused()), ..Prune::default() };
     interruptible(move |progress| {
         let mut left = 0;
-        for path in place.chosen(which.repository.as_deref())? {
-            let repository = place.open(&path)?;
+        place.each(which.repository.as_deref(), |path, repository| {
             let tried = || format!("pruning repository {path}");
             if dry_run {
                 let space = repository.space(progress).map_err(|error| failed(tried(), &error, error.retry()))?;
                 say::result(&format!("{path}: {}", spare(space)));
-                continue;
+                return Ok(());
             }
             let report = repository.prune(&how, progress).map_err(|error| failed(tried(), &error, error.retry()))?;
             left += report.damaged.len();
@@ -142,7 +164,8 @@ pub async fn prune(
                 .iter()
                 .for_each(|damage| say::note(&format!("{path}: damaged, and left as it is: {damage}")));
             say::result(&format!("{path}: {}", pruned(&report)));
-        }
+            Ok(())
+        })?;
         if left == 0 {
             return Ok(());
         }
@@ -181,8 +204,7 @@ pub async fn unlock(server: &Server, which: RepositoryArgs, all: bool) -> Result
     let place = Place::find(server, &which.name).await?;
     interruptible(move |_| {
         let (mut removed, mut stay) = (0, 0);
-        for path in place.chosen(which.repository.as_deref())? {
-            let repository = place.open(&path)?;
+        place.each(which.repository.as_deref(), |path, repository| {
             let tried = || format!("unlocking repository {path}");
             let gone = repository
                 .unlock(if all { Unlock::All } else { Unlock::Stale })
@@ -192,7 +214,8 @@ pub async fn unlock(server: &Server, which: RepositoryArgs, all: bool) -> Result
             left.iter().for_each(|lock| say::result(&format!("{path}: kept {}", in_use(lock))));
             removed += gone.len();
             stay += left.len();
-        }
+            Ok(())
+        })?;
         say::result(&match (removed, stay) {
             (0, 0) => "no locks are there".to_owned(),
             (removed, stay) => format!("{removed} locks removed, {stay} in use"),
@@ -206,39 +229,89 @@ fn in_use(lock: &LockInfo) -> String {
     format!("{lock}; it is in use")
 }
 
+/// What follows a check that has found damaged packs.
+#[derive(Clone, Copy)]
+pub(super) enum Then {
+    /// They stay as they are.
+    Nothing,
+    /// They are taken out of the index.
+    Repair,
+}
+
 /// `lvault storage check --read-data`, after the storage itself was found usable.
-pub(super) async fn check(server: &Server, which: RepositoryArgs, read_data: ReadData) -> Result<(), CliError> {
+pub(super) async fn check(
+    server: &Server,
+    which: RepositoryArgs,
+    read_data: ReadData,
+    then: Then,
+) -> Result<(), CliError> {
     let place = Place::find(server, &which.name).await?;
     interruptible(move |progress| {
         let mut damaged = BTreeSet::new();
-        for path in place.chosen(which.repository.as_deref())? {
-            let repository = place.open(&path)?;
-            let tried = || format!("checking repository {path}");
-            let report =
-                repository.check(read_data, progress).map_err(|error| failed(tried(), &error, error.retry()))?;
+        place.each(which.repository.as_deref(), |path, repository| {
+            let checked = |read_data| {
+                let tried = || format!("checking repository {path}");
+                repository.check(read_data, progress).map_err(|error| failed(tried(), &error, error.retry()))
+            };
+            let mut report = checked(read_data)?;
+            let space = repository.space(progress).ok();
+            told(path, &report, space).iter().for_each(|line| say::result(line));
+            match then {
+                Then::Repair if !report.broken_packs.is_empty() => {
+                    let repair = repository.repair(&report.broken_packs, progress).map_err(|error| {
+                        failed(format!("repairing repository {path}"), &error, error.retry())
+                    })?;
+                    say::result(&format!("{path}: {}", repaired(&repair)));
+                    report = checked(ReadData::Nothing)?;
+                    told(path, &report, None).iter().for_each(|line| say::result(line));
+                }
+                Then::Nothing | Then::Repair => {}
+            }
             if !report.is_clean() {
                 damaged.insert(path.to_string());
             }
-            let space = repository.space(progress).ok();
-            told(&path, &report, space).iter().for_each(|line| say::result(line));
+            let tried = || format!("looking for locks in repository {path}");
             for lock in repository.locks().map_err(|error| failed(tried(), &error, error.retry()))? {
                 if lock.is_stale {
                     say::result(&format!("{path}: there is {lock}; `lvault storage unlock {}` removes it", place.at));
                 }
             }
-        }
+            Ok(())
+        })?;
         if damaged.is_empty() {
             return Ok(());
         }
+        let remedy = match then {
+            Then::Nothing => format!(
+                "`lvault storage check {} --read-data --repair` takes damaged packs out of the index, and the next snapshot \
+                 stores again what they held; docs/repositories.md says more. Snapshots that are not named are whole",
+                place.at
+            ),
+            Then::Repair => "take a new snapshot of each volume that is named: it stores again what the volume still has; then \
+                             check again, and delete the snapshots that are still named"
+                .to_owned(),
+        };
         Err(CliError::Failed {
             what: format!("the check of storage {}", place.at),
             code: "Damaged".to_owned(),
             message: format!("{} is not whole", damaged.into_iter().collect::<Vec<_>>().join(", ")),
-            remedy: "docs/repositories.md says how to repair a repository; snapshots that are not named are whole"
-                .to_owned(),
+            remedy,
         })
     })
     .await
+}
+
+fn repaired(report: &RepairReport) -> String {
+    let RepairReport { packs, whole, saved, lost } = report;
+    let whole = match whole {
+        0 => String::new(),
+        whole => {
+            format!("; {whole} packs were whole when they were read again: look for faults of this machine's memory")
+        }
+    };
+    format!(
+        "{packs} damaged packs are in the index no more; of what they held, {saved} blobs were saved, {lost} are lost{whole}"
+    )
 }
 
 /// What a check found, in lines.
@@ -295,7 +368,12 @@ mod tests {
             files_count: 9,
         };
         let alone = Damage { snapshots: Vec::new(), files: Vec::new(), files_count: 0, ..damage.clone() };
-        let report = CheckReport { damages: vec![damage, alone], warnings: vec!["odd".to_owned()], packs_read: 0 };
+        let report = CheckReport {
+            damages: vec![damage, alone],
+            warnings: vec!["odd".to_owned()],
+            packs_read: 0,
+            broken_packs: Vec::new(),
+        };
         assert_eq!(
             told(&path, &report, None),
             [

@@ -111,12 +111,17 @@ impl Rotation<'_> {
         self.executors_ended(timeout).await?;
         self.add(&old, &new).await?;
         let (location, kept, gone) = (self.location.clone(), password(&new)?, password(&old)?);
+        let namespace = self.at.namespace.clone();
         let count = interruptible(move |_| {
-            let paths = repositories(&location).map_err(|error| failed(tried(), &error, error.retry()))?;
-            for path in &paths {
-                remove_password(&location, path, &kept, &gone).map_err(|error| told(&error))?;
+            let mut count = 0;
+            for path in repositories(&location).map_err(|error| failed(tried(), &error, error.retry()))? {
+                match remove_password(&location, &path, &kept, &gone) {
+                    Ok(_) => count += 1,
+                    Err(error) if lvault_storages::is_anothers(&path, &namespace, &error) => {}
+                    Err(error) => return Err(told(&error)),
+                }
             }
-            Ok(paths.len())
+            Ok(count)
         })
         .await?;
         self.write(&seen, json!({PREVIOUS: ""})).await?;
@@ -130,10 +135,12 @@ impl Rotation<'_> {
         Ok(())
     }
 
-    /// Lets the new password open every repository.
+    /// Lets the new password open every repository, but those of other storages in the same place.
     async fn add(&self, old: &str, new: &str) -> Result<(), CliError> {
         let (location, old, new) = (self.location.clone(), password(old)?, password(new)?);
+        let namespace = self.at.namespace.clone();
         interruptible(move |progress| {
+            let (mut added, mut anothers) = (0, None);
             for path in repositories(&location).map_err(|error| failed(tried(), &error, error.retry()))? {
                 if progress.should_stop() {
                     return Err(CliError::Repository {
@@ -142,9 +149,16 @@ impl Rotation<'_> {
                         remedy: "give the command again to finish it; until then both passwords are in use".to_owned(),
                     });
                 }
-                add_password(&location, &path, &old, &new).map_err(|error| told(&error))?;
+                match add_password(&location, &path, &old, &new) {
+                    Ok(_) => added += 1,
+                    Err(error) if lvault_storages::is_anothers(&path, &namespace, &error) => {
+                        anothers.get_or_insert(told(&error));
+                    }
+                    Err(error) => return Err(told(&error)),
+                }
             }
-            Ok(())
+            // A password that opens nothing at all is wrong.
+            anothers.filter(|_| added == 0).map_or(Ok(()), Err)
         })
         .await
     }

@@ -14,7 +14,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Api, ResourceExt};
-use lvault_api::{SnapshotBackupStorage, StoragePhase, StorageReference, keys};
+use lvault_api::{ReadBackPolicy, SnapshotBackupStorage, StoragePhase, StorageReference, keys};
 use lvault_backup::ReadData;
 use lvault_controller::{CHECK_REQUESTED, check_is_answered};
 use serde_json::json;
@@ -39,12 +39,22 @@ const LONGEST_PASSWORD: u64 = 4096;
 /// Runs one of the commands.
 pub async fn run(server: &Server, command: StorageCommand) -> Result<(), CliError> {
     match command {
-        StorageCommand::Add(AddStorage { name, place, namespace, password_file, password_stdin, wait }) => {
+        StorageCommand::Add(AddStorage {
+            name,
+            place,
+            read_back_data,
+            namespace,
+            password_file,
+            password_stdin,
+            wait,
+        }) => {
             let at = StorageReference {
                 name: names::object_name("NAME", &name)?,
                 namespace: names::namespace("--namespace", &namespace)?,
             };
-            let place = Asked::of(&place)?;
+            let mut place = Asked::of(&place)?;
+            let policy = |percent| ReadBackPolicy { data_percent: i32::from(percent) };
+            place.spec.read_back = read_back_data.map(policy);
             let password = given_password(password_file.as_deref(), password_stdin)?;
             let added = add(server, &at, place, password).await?;
             say::note(&added.about_password);
@@ -55,15 +65,14 @@ pub async fn run(server: &Server, command: StorageCommand) -> Result<(), CliErro
             say::result(&listing.render(output.format, now())?);
             Ok(())
         }
-        StorageCommand::Check { which, read_data, timeout } => {
+        StorageCommand::Check { which, read_data, repair, timeout } => {
             check(server, &which.name, timeout).await?;
             let packs = match read_data {
                 None if which.repository.is_none() => return Ok(()),
-                None | Some(0) => ReadData::Nothing,
-                Some(100..) => ReadData::Everything,
-                Some(percent) => ReadData::Percent(percent),
+                given => ReadData::of_percent(given.unwrap_or(0)),
             };
-            repositories::check(server, which, packs).await
+            let then = if repair { repositories::Then::Repair } else { repositories::Then::Nothing };
+            repositories::check(server, which, packs, then).await
         }
         StorageCommand::Prune { which, max_unused, dry_run } => {
             repositories::prune(server, which, max_unused, dry_run).await

@@ -19,6 +19,7 @@ on_each_engine!(
     a_repository_of_a_newer_version,
     a_repository_that_cannot_be_written,
     a_storage_that_is_full,
+    data_that_is_damaged_in_the_storage,
 );
 
 /// A snapshot that fails, for this reason; and, with the cause gone, its retry. What was in the repository before is
@@ -166,5 +167,54 @@ fn a_storage_that_is_full(engine: Engine) {
     case.fails("StorageFailed", &["storage/main/default/data", "make room on the storage"]);
     mount_remount(&folder, MountFlags::empty(), c"size=64m").expect("more room");
     case.is_mended();
+    world.finish();
+}
+
+/// A pack of an earlier snapshot is damaged. A storage whose data is read back does not let a snapshot succeed that needs it;
+/// one whose data is not read back does, until the repair, after which the next snapshot makes all of them whole.
+fn data_that_is_damaged_in_the_storage(engine: Engine) {
+    let world = World::new(engine);
+    let folder = world.storage("main");
+    let (password, at) = (world.root().join("password").display().to_string(), folder.display().to_string());
+    let add = ["storage", "add", "strict", "--local", &at, "--password-file", &password, "--read-back-data", "100%"];
+    world.ok(&[&add[..], &["--wait", "--timeout", "60s"]].concat());
+    let data = world.volume("data");
+    fill(&data, 23, 2);
+    let before = Tree::of(&data);
+    let ask = |name: &str, storage: &str| {
+        world.cli(&["snapshot", "create", name, "--source", "data", "--storage", storage, "--wait", "--timeout", "60s"])
+    };
+    assert!(ask("good", "strict").status.success(), "{}", world.log());
+    let good = world.uid("good");
+
+    let packs = crate::process::list(&folder.join("default/data/data"));
+    let packs = packs.iter().flat_map(|folder| crate::process::list(folder));
+    let largest = packs.max_by_key(|pack| fs::metadata(pack).unwrap().len()).unwrap();
+    let mut content = fs::read(&largest).unwrap();
+    content[100] ^= 1;
+    fs::write(&largest, content).unwrap();
+
+    assert!(ask("trusting", "main").status.success(), "its data is not looked at");
+    assert!(!ask("strict", "strict").status.success());
+    let failed = world.phase("strict", 1, Phase::Failed);
+    let error = failed.error.unwrap();
+    assert_eq!(error.code, "VerificationFailed", "{}", error.message);
+    assert!(error.message.contains("storage check") && failed.snapshot_id.is_none(), "{}", error.message);
+
+    let name = largest.file_name().unwrap().to_str().unwrap();
+    let found = world.cli(&["storage", "check", "main", "--read-data"]);
+    let said = String::from_utf8_lossy(&[found.stdout, found.stderr].concat()).into_owned();
+    assert!(!found.status.success() && said.contains(name) && said.contains("--repair"), "{said}");
+    let repaired = world.cli(&["storage", "check", "main", "--read-data", "--repair"]);
+    let said = String::from_utf8_lossy(&[repaired.stdout, repaired.stderr].concat()).into_owned();
+    assert!(!repaired.status.success() && said.contains("1 damaged packs") && said.contains("1 are lost"), "{said}");
+    assert!(said.contains("take a new snapshot"), "{said}");
+
+    world.ok(&["snapshot", "retry", "strict", "--wait", "--timeout", "60s"]);
+    world.phase("strict", 2, Phase::Succeeded);
+    assert!(world.ok(&["storage", "check", "main", "--read-data", "--repair"]).contains("default/data: whole"));
+    let repository = world.repository("main", "data");
+    repository.check();
+    before.assert_same(&repository.restored(&repository.only(&good, 1), "data"));
     world.finish();
 }

@@ -103,6 +103,7 @@ fn spec(place: &PlaceArgs) -> SnapshotBackupStorageSpec {
         restore_flags: Vec::new(),
         validate_on_create: true,
         prune: Some(PrunePolicy::default()),
+        read_back: None,
     }
 }
 
