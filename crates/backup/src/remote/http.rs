@@ -25,6 +25,7 @@ use object_store::client::{
 use std::error::Error;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -57,6 +58,9 @@ pub(super) enum TransportError {
     /// What answers does not speak TLS.
     #[error("what answers does not speak TLS: {0}")]
     NoTls(String),
+    /// What answers speaks TLS, and was asked without.
+    #[error("what answers speaks TLS; write its endpoint with https://")]
+    WithTls,
     /// There is no connection.
     #[error("no connection to the server: {0}")]
     Unreachable(String),
@@ -75,6 +79,8 @@ pub(super) struct Transport {
     permits: Arc<Semaphore>,
     pace: Option<Arc<Pace>>,
     stall: Duration,
+    /// Whether the server has ever answered.
+    has_answered: Arc<AtomicBool>,
 }
 
 impl Transport {
@@ -98,7 +104,18 @@ impl Transport {
             permits: Arc::new(Semaphore::new(connections)),
             pace: options.upload_rate.map(|rate| Arc::new(Pace::new(rate))),
             stall: options.stall,
+            has_answered: Arc::default(),
         })
+    }
+
+    /// A server that never answered, and is asked without TLS, may speak TLS: many end such a connection without a word.
+    async fn understand(&self, asked: &::http::Uri, err: HttpError) -> HttpError {
+        let is_broken = err.source().and_then(|err| err.downcast_ref::<TransportError>());
+        let is_broken = matches!(is_broken, Some(TransportError::Broken(_)));
+        if is_broken && !self.has_answered.load(Ordering::Relaxed) && super::tls::is_spoken_by(asked).await {
+            return HttpError::new(HttpErrorKind::Unknown, TransportError::WithTls);
+        }
+        err
     }
 }
 
@@ -114,6 +131,7 @@ impl HttpService for Transport {
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         let permit = permit.map_err(|err| HttpError::new(HttpErrorKind::Unknown, err))?;
         let watch = Arc::new(Watch::new());
+        let asked = request.uri().clone();
         let upload = |body| Upload {
             body,
             piece: Bytes::new(),
@@ -125,7 +143,12 @@ impl HttpService for Transport {
             answered = self.client.request(request.map(upload)) => answered.map_err(|err| classify(&err)),
             () = watch.stalled(self.stall) => Err(stalled(self.stall)),
         };
-        let answer = answered?.map(|body| {
+        let answered = match answered {
+            Ok(answered) => answered,
+            Err(err) => return Err(self.understand(&asked, err).await),
+        };
+        self.has_answered.store(true, Ordering::Relaxed);
+        let answer = answered.map(|body| {
             let timer = Box::pin(sleep_until(Instant::now() + self.stall));
             Download { body, stall: self.stall, timer, _permit: permit }
         });
@@ -276,7 +299,7 @@ fn classify(err: &(dyn Error + 'static)) -> HttpError {
             HttpError::new(HttpErrorKind::Unknown, TransportError::NoTls(format!("{what:?}")))
         }
         Some(err) if is_connect && is_about_certificates(err) => {
-            HttpError::new(HttpErrorKind::Unknown, TransportError::Certificate(err.to_string()))
+            HttpError::new(HttpErrorKind::Unknown, TransportError::Certificate(super::tls::refused(err)))
         }
         Some(_) | None if is_connect => HttpError::new(HttpErrorKind::Connect, TransportError::Unreachable(last)),
         Some(_) | None => HttpError::new(HttpErrorKind::Interrupted, TransportError::Broken(last)),
@@ -289,7 +312,7 @@ fn is_about_certificates(err: &rustls::Error) -> bool {
 
 /// The error of TLS in a chain, if there is one, and the chain's last word. An [`io::Error`] hides what it wraps from
 /// `source`.
-fn bottom<'a>(err: &'a (dyn Error + 'static)) -> (Option<&'a rustls::Error>, String) {
+pub(super) fn bottom<'a>(err: &'a (dyn Error + 'static)) -> (Option<&'a rustls::Error>, String) {
     let mut last = err;
     loop {
         if let Some(tls) = last.downcast_ref::<rustls::Error>() {
