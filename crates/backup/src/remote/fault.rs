@@ -78,6 +78,13 @@ pub(super) fn refusal(status: u16, body: &str) -> Answer {
         "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired" | "InvalidClientTokenId" => {
             known(CauseKind::Credentials, "the session token has expired or is none")
         }
+        "AuthenticationFailed" if body.contains("Request date header too old") => {
+            known(CauseKind::Clock, "this machine's clock and the server's differ too much")
+        }
+        // Azurite says that it was not allowed where the key is wrong.
+        "AuthorizationFailure" if body.contains("failed to authenticate") => {
+            known(CauseKind::Credentials, "the server does not accept the key")
+        }
         "AuthenticationFailed" | "InvalidAuthenticationInfo" | "NoAuthenticationInformation" => {
             known(CauseKind::Credentials, "the server does not accept the key, or this machine's clock is wrong")
         }
@@ -88,7 +95,7 @@ pub(super) fn refusal(status: u16, body: &str) -> Answer {
             known(CauseKind::Denied, "the key may not do this")
         }
         "NoSuchBucket" | "ContainerNotFound" => known(CauseKind::Bucket, "there is no such bucket"),
-        "InvalidBucketName" => known(CauseKind::Bucket, "the bucket's name is none"),
+        "InvalidBucketName" | "InvalidResourceName" => known(CauseKind::Bucket, "the bucket's name is none"),
         "RequestTimeTooSkewed" | "RequestExpired" => {
             known(CauseKind::Clock, "this machine's clock and the server's differ too much")
         }
@@ -153,6 +160,8 @@ mod tests {
             (403, "SignatureDoesNotMatch", CauseKind::Credentials),
             (400, "ExpiredToken", CauseKind::Credentials),
             (403, "AuthenticationFailed", CauseKind::Credentials),
+            (403, "AuthorizationFailure", CauseKind::Denied),
+            (400, "InvalidResourceName", CauseKind::Bucket),
             (403, "AccessDenied", CauseKind::Denied),
             (404, "NoSuchBucket", CauseKind::Bucket),
             (404, "ContainerNotFound", CauseKind::Bucket),
@@ -172,6 +181,9 @@ mod tests {
             assert_eq!(answer.kind, kind, "{status} {code}: {}", answer.text);
         }
         assert_eq!(refusal(400, "{\"error\": \"invalid_grant\"}").kind, CauseKind::Credentials);
+        let azure = "<Error><Code>AuthenticationFailed</Code><AuthenticationErrorDetail>Request date header too old: \
+                     'Mon, 01 Jan 2024 00:00:00 GMT'</AuthenticationErrorDetail></Error>";
+        assert_eq!(refusal(403, azure).kind, CauseKind::Clock);
         let answer = refusal(400, "Client sent an HTTP request to an HTTPS server.\n");
         assert!(answer.kind == CauseKind::Certificate && answer.text.contains("https://"), "{}", answer.text);
     }

@@ -7,7 +7,7 @@ use super::RemoteOptions;
 use super::fault::{self, Answer};
 use super::pace::Pace;
 use crate::storage::CauseKind;
-use ::http::StatusCode;
+use ::http::{Method, StatusCode};
 use async_trait::async_trait;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -132,6 +132,8 @@ impl HttpService for Transport {
         let permit = permit.map_err(|err| HttpError::new(HttpErrorKind::Unknown, err))?;
         let watch = Arc::new(Watch::new());
         let asked = request.uri().clone();
+        // All other requests are about the bucket, or need it.
+        let is_of_file = request.method() != Method::PUT && asked.query().is_none();
         let upload = |body| Upload {
             body,
             piece: Bytes::new(),
@@ -152,13 +154,13 @@ impl HttpService for Transport {
             let timer = Box::pin(sleep_until(Instant::now() + self.stall));
             Download { body, stall: self.stall, timer, _permit: permit }
         });
-        admit(answer).await
+        admit(answer, is_of_file).await
     }
 }
 
 /// Passes answers on that object_store tells apart itself; the others become errors in this crate's words, so that a
 /// server's own text goes no further.
-async fn admit(answer: ::http::Response<Download>) -> Result<HttpResponse, HttpError> {
+async fn admit(answer: ::http::Response<Download>, is_of_file: bool) -> Result<HttpResponse, HttpError> {
     let status = answer.status();
     if status.is_success() || status == StatusCode::NOT_MODIFIED || status == StatusCode::RANGE_NOT_SATISFIABLE {
         return Ok(answer.map(HttpResponseBody::new));
@@ -167,6 +169,10 @@ async fn admit(answer: ::http::Response<Download>) -> Result<HttpResponse, HttpE
     let body = Limited::new(body, LONGEST_REFUSAL).collect().await;
     let body = body.map(|body| body.to_bytes()).unwrap_or_default();
     let Answer { kind, text } = fault::refusal(status.as_u16(), &String::from_utf8_lossy(&body));
+    if kind == CauseKind::Missing && !is_of_file {
+        let text = "there is no such bucket, or no such account".to_owned();
+        return Err(HttpError::new(HttpErrorKind::Unknown, TransportError::Refused { kind: CauseKind::Bucket, text }));
+    }
     let is_told_apart = matches!(kind, CauseKind::Missing | CauseKind::Exists);
     if is_told_apart && (status == StatusCode::NOT_FOUND || status == StatusCode::PRECONDITION_FAILED) {
         return Ok(HttpResponse::from_parts(parts, Bytes::new().into()));
