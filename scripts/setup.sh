@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs the Debian or Ubuntu packages that are missing and, for tests, an S3 server into the target folder.
+# Installs the Debian or Ubuntu packages that are missing and, for tests, servers of S3 and of Azure's Blob Storage into the target
+# folder.
 #
 #   scripts/setup.sh build   what building and running takes
 #   scripts/setup.sh test    that, and what the tests compare lvault with (restic, kubectl) or need (ACLs, attributes, LVM and a
@@ -18,7 +19,9 @@ fuzz) wanted="$wanted c++:g++" ;;
 test) wanted="$wanted setfacl:acl setfattr:attr restic:restic kubectl:kubernetes-client"
     # A kernel with device-mapper, where this machine's has none: the tests of LVM run on it.
     wanted="$wanted lvm:lvm2 dmsetup:dmsetup thin_check:thin-provisioning-tools mkfs.btrfs:btrfs-progs"
-    wanted="$wanted linux.uml:user-mode-linux busybox:busybox-static insmod:kmod python3:python3" ;;
+    wanted="$wanted linux.uml:user-mode-linux busybox:busybox-static insmod:kmod python3:python3"
+    # The server of Azure's Blob Storage is a program for node.
+    wanted="$wanted node:nodejs npm:npm" ;;
 *)
     echo "usage: $0 build|test|fuzz" >&2
     exit 2
@@ -99,5 +102,21 @@ if [ "${1:-build}" = test ]; then
         python3 -m venv "$folder"
         "$folder/bin/pip" install --quiet --disable-pip-version-check "$moto"
         echo "$moto" >"$folder/installed"
+    fi
+fi
+
+# Azurite, the server of Azure's Blob Storage, for loopback only; a later one wants a newer node than Debian has. It is put there
+# whole or not at all.
+azurite='azurite@3.35.0'
+if [ "${1:-build}" = test ]; then
+    folder="${CARGO_TARGET_DIR:-target}/azurite"
+    if [ "$(cat "$folder/installed" 2>/dev/null)" != "$azurite" ]; then
+        echo "setup: installing $azurite into $folder"
+        rm -rf "$folder"
+        mkdir -p "$folder/cache"
+        npm install --prefix "$folder" --cache "$folder/cache" --ignore-scripts --omit=dev --omit=optional \
+            --no-audit --no-fund --no-update-notifier --loglevel=error "$azurite"
+        rm -rf "$folder/cache"
+        echo "$azurite" >"$folder/installed"
     fi
 fi

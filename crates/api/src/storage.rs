@@ -204,6 +204,9 @@ pub struct GcsStorage {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AzureStorage {
+    /// The server, where it is not Azure's public cloud: `https://ACCOUNT.HOST`, or a host that has the account in the path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
     /// The storage account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage_account: Option<String>,

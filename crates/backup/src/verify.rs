@@ -61,7 +61,7 @@ impl VerifyDepth {
             Self::Sample(percent) => {
                 let drawn = hash(format!("{snapshot} {}", hex(blob)).as_bytes());
                 let drawn = u32::from_be_bytes([drawn[0], drawn[1], drawn[2], drawn[3]]);
-                u64::from(drawn) * 100 >> 32 < u64::from(percent.get())
+                (u64::from(drawn) * 100) >> 32 < u64::from(percent.get())
             }
             Self::Data => true,
         }
@@ -309,7 +309,7 @@ mod tests {
     fn each_snapshot_draws_anew_and_in_time_everything_is_looked_at() {
         let blobs: Vec<Id> = (0..1000_u32).map(|number| Id::new(hash(&number.to_be_bytes()))).collect();
         let drawn = |snapshot: u32| -> HashSet<Id> {
-            let snapshot = SnapshotId::from_rustic(Id::new(hash(&snapshot.to_le_bytes())).into());
+            let snapshot = SnapshotId::from_rustic(Id::new(hash(&snapshot.to_le_bytes())));
             let depth = VerifyDepth::of_percent(10);
             blobs.iter().copied().filter(|blob| depth.reads(&snapshot, blob)).collect()
         };

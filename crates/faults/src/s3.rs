@@ -1,7 +1,7 @@
 //! A real S3 server for tests, and what goes wrong on the way to it.
 //!
 //! The server is moto, which checks signatures and rights. `scripts/setup.sh test` installs it beside what cargo builds; it
-//! listens on loopback, keeps everything in memory, and ends with the test's process.
+//! listens on loopback, also behind TLS, keeps everything in memory, and ends with the test's process.
 
 mod proxy;
 
@@ -12,8 +12,11 @@ use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
-/// The server's only bucket.
+/// The server's bucket.
 pub const BUCKET: &str = "backups";
+
+/// Another bucket, whose name is the beginning of loopback's address: see [`S3Server::hosted`].
+pub const HOSTED_BUCKET: &str = "127";
 
 /// A key to the server.
 #[derive(Debug, Clone)]
@@ -35,12 +38,30 @@ impl S3Key {
     }
 }
 
+/// Ports of loopback where a server speaks TLS, with certificates of an authority that nobody knows.
+#[derive(Debug, Clone)]
+pub struct TlsPorts {
+    /// The authority's certificate, in PEM.
+    pub authority: String,
+    /// Its certificate is in order.
+    pub good: u16,
+    /// Its certificate is another host's: `s3.example.com`'s.
+    pub other_host: u16,
+    /// Its certificate has expired yesterday.
+    pub expired: u16,
+}
+
 /// A running server.
 pub struct S3Server {
     process: Child,
     _running: Option<ChildStdin>,
     /// Its port on loopback.
     pub port: u16,
+    /// The same server on another port, where the bucket does not stand in the path: it is what stands before the first dot
+    /// of the host.
+    pub hosted: u16,
+    /// The same server on ports where it speaks TLS.
+    pub tls: TlsPorts,
     /// May do everything.
     pub key: S3Key,
     /// Is known, and may do nothing.
@@ -74,10 +95,19 @@ impl S3Server {
             key: text(&told[name]["key"]).unwrap_or_default(),
             token: text(&told[name]["token"]),
         };
+        let port = |port: &Value| port.as_u64().and_then(|port| u16::try_from(port).ok()).unwrap_or_default();
+        let tls = &told["tls"];
         Self {
             process,
             _running: running,
-            port: told["port"].as_u64().and_then(|port| u16::try_from(port).ok()).unwrap_or_default(),
+            port: port(&told["port"]),
+            hosted: port(&told["hosted"]),
+            tls: TlsPorts {
+                authority: text(&tls["authority"]).unwrap_or_default(),
+                good: port(&tls["good"]),
+                other_host: port(&tls["other_host"]),
+                expired: port(&tls["expired"]),
+            },
             key: key("all"),
             powerless: key("none"),
             lent: key("lent"),

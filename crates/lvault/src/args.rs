@@ -349,6 +349,7 @@ mod tests {
             ("storage unlock team/s --all", true),
             ("storage add s --s3 b --endpoint https://x --region r --prefix p --limit-upload 9", true),
             ("storage add s --azure c --account a", true),
+            ("storage add s --azure c --endpoint https://x", true),
             ("storage add s --gcs b --credentials f", true),
             ("storage add s", false),
             ("storage add s --s3 b", false),

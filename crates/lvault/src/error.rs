@@ -225,6 +225,7 @@ const ARGUMENTS: &[(&str, &str)] = &[
     ("spec.storage.azure.container", "--azure"),
     ("spec.storage.azure.storageAccount", "--account"),
     ("spec.storage.s3.endpoint", "--endpoint"),
+    ("spec.storage.azure.endpoint", "--endpoint"),
     ("spec.storage.s3.region", "--region"),
     ("spec.storage.s3.prefix", "--prefix"),
     ("spec.storage.gcs.prefix", "--prefix"),

@@ -107,8 +107,11 @@ impl<'a, K: Fn(&str) -> Option<&'a str>> Asked<'_, K> {
             return Err(invalid("spec.storage.azure.storageAccount", problem));
         }
         let key = Secret::new(self.required(keys::AZURE_ACCOUNT_KEY)?);
+        let endpoint = azure.endpoint.as_deref().filter(|endpoint| !endpoint.is_empty()).map(Endpoint::parse);
+        let endpoint =
+            endpoint.transpose().map_err(|error| invalid("spec.storage.azure.endpoint", error.to_string()))?;
         self.remote(
-            Service::Azure { account: account.to_owned(), key, endpoint: None },
+            Service::Azure { account: account.to_owned(), key, endpoint },
             bucket(&azure.container, "spec.storage.azure.container")?,
             prefix(azure.prefix.as_deref(), "spec.storage.azure.prefix")?,
             connections(azure.max_connections, "spec.storage.azure.maxConnections")?,

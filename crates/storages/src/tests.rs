@@ -49,6 +49,10 @@ fn a_bucket_takes_its_settings_from_the_spec_and_its_keys_from_the_secret() {
     assert_eq!(gcs.to_string(), "gs:b:/a/b");
     let azure = with_keys(&spec(AZURE), &[("AZURE_ACCOUNT_NAME", "acc"), ("AZURE_ACCOUNT_KEY", "a2V5")]).unwrap();
     assert_eq!(azure.to_string(), "azure:c:");
+    let elsewhere = spec(&AZURE.replace("\"c\"", "\"c\", \"endpoint\": \"https://acc.blob.example.com\""));
+    let azure = with_keys(&elsewhere, &[("AZURE_ACCOUNT_NAME", "acc"), ("AZURE_ACCOUNT_KEY", "a2V5")]).unwrap();
+    let Location::Remote(Remote { service: Service::Azure { endpoint, .. }, .. }) = azure else { panic!("{azure}") };
+    assert_eq!(endpoint, Some(Endpoint::parse("https://acc.blob.example.com").unwrap()));
     let local = spec(r#"{"storage": {"provider": "local", "local": {"path": "/srv"}}}"#);
     assert_eq!(with_keys(&local, &[]).unwrap(), Location::Local { root: PathBuf::from("/srv") });
 }
@@ -85,6 +89,7 @@ fn what_makes_no_sense_in_a_spec_is_named() {
         (s3("{\"storage\"", "{\"restoreFlags\": [\"--limit-upload=9\"], \"storage\""), "spec.restoreFlags"),
         (s3("{\"storage\"", "{\"globalFlags\": [\"--limit-upload=9\"], \"storage\""), "spec.globalFlags"),
         (spec(&AZURE.replace("\"c\"", "\"c\", \"storageAccount\": \"A.b\"")), "spec.storage.azure.storageAccount"),
+        (spec(&AZURE.replace("\"c\"", "\"c\", \"endpoint\": \"ftp://x\"")), "spec.storage.azure.endpoint"),
         (
             spec(r#"{"backupFlags": ["--limit-upload=9"], "storage": {"provider": "local", "local": {"path": "/s"}}}"#),
             "spec.backupFlags",

@@ -1,7 +1,7 @@
 //! Connecting to a bucket: object_store's clients over our own transport.
 
 use super::http::Transport;
-use super::{Remote, Service};
+use super::{Endpoint, Remote, Service};
 use crate::storage::{Cause, CauseKind, StorageError};
 use object_store::ObjectStore;
 use object_store::aws::AmazonS3Builder;
@@ -24,7 +24,7 @@ pub(crate) fn connect(remote: &Remote) -> Result<Arc<dyn ObjectStore>, StorageEr
     let with_tls = match &remote.service {
         Service::S3 { endpoint, .. } => !endpoint.is_http(),
         Service::Gcs { .. } => true,
-        Service::Azure { endpoint, .. } => !endpoint.as_ref().is_some_and(super::Endpoint::is_http),
+        Service::Azure { endpoint, .. } => !endpoint.as_ref().is_some_and(Endpoint::is_http),
     };
     let transport = Transport::new(&remote.options, with_tls).map_err(|text| failed(CauseKind::Certificate, text))?;
     let retry = RetryConfig {
@@ -70,7 +70,7 @@ pub(crate) fn connect(remote: &Remote) -> Result<Arc<dyn ObjectStore>, StorageEr
                 .with_retry(retry)
                 .with_http_connector(transport);
             if let Some(endpoint) = endpoint {
-                builder = builder.with_allow_http(endpoint.is_http()).with_endpoint(format!("{endpoint}/{account}"));
+                builder = builder.with_allow_http(endpoint.is_http()).with_endpoint(of_account(endpoint, account));
             }
             builder.build().map(|store| Arc::new(store) as _)
         }
@@ -84,4 +84,25 @@ pub(crate) fn connect(remote: &Remote) -> Result<Arc<dyn ObjectStore>, StorageEr
         };
         failed(CauseKind::Credentials, text.to_owned())
     })
+}
+
+/// Where an account's containers are: on a host of its own, or below the account in the path.
+fn of_account(endpoint: &Endpoint, account: &str) -> String {
+    if endpoint.is_of_bucket(account) { endpoint.to_string() } else { format!("{endpoint}/{account}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_azure_account_has_a_host_or_a_path() {
+        for (endpoint, at) in [
+            ("https://acc.blob.example.com", "https://acc.blob.example.com"),
+            ("https://blob.example.com", "https://blob.example.com/acc"),
+            ("http://127.0.0.1:10000", "http://127.0.0.1:10000/acc"),
+        ] {
+            assert_eq!(of_account(&Endpoint::parse(endpoint).unwrap(), "acc"), at);
+        }
+    }
 }

@@ -50,7 +50,7 @@ impl Endpoint {
         self.is_http
     }
 
-    /// Whether its host begins with the bucket's name.
+    /// Whether its host begins with the bucket's (or the account's) name.
     pub(super) fn is_of_bucket(&self, bucket: &str) -> bool {
         self.authority.strip_prefix(bucket).is_some_and(|rest| rest.starts_with('.'))
     }

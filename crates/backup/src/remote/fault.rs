@@ -10,6 +10,13 @@ use std::error::Error;
 /// So much of a server's own message is passed on.
 const MESSAGE: usize = 200;
 
+/// What servers (those in Go, nginx, Apache) answer to a request without TLS on a port for TLS.
+const PLAIN_TO_TLS: [&str; 3] = [
+    "HTTP request to an HTTPS server",
+    "plain HTTP request was sent to HTTPS port",
+    "plain HTTP to an SSL-enabled server port",
+];
+
 /// What an error of the transport means.
 pub(crate) struct Answer {
     /// Which kind of answer it is.
@@ -24,7 +31,9 @@ impl Answer {
         let transport = err.downcast_ref::<TransportError>()?;
         let kind = match transport {
             TransportError::Refused { kind, .. } => *kind,
-            TransportError::Certificate(_) | TransportError::NoTls(_) => CauseKind::Certificate,
+            TransportError::Certificate(_) | TransportError::NoTls(_) | TransportError::WithTls => {
+                CauseKind::Certificate
+            }
             TransportError::Unreachable(_) => CauseKind::Unreachable,
             TransportError::Broken(_) | TransportError::Stalled(_) => CauseKind::Interrupted,
         };
@@ -69,6 +78,13 @@ pub(super) fn refusal(status: u16, body: &str) -> Answer {
         "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired" | "InvalidClientTokenId" => {
             known(CauseKind::Credentials, "the session token has expired or is none")
         }
+        "AuthenticationFailed" if body.contains("Request date header too old") => {
+            known(CauseKind::Clock, "this machine's clock and the server's differ too much")
+        }
+        // Azurite says that it was not allowed where the key is wrong.
+        "AuthorizationFailure" if body.contains("failed to authenticate") => {
+            known(CauseKind::Credentials, "the server does not accept the key")
+        }
         "AuthenticationFailed" | "InvalidAuthenticationInfo" | "NoAuthenticationInformation" => {
             known(CauseKind::Credentials, "the server does not accept the key, or this machine's clock is wrong")
         }
@@ -79,7 +95,7 @@ pub(super) fn refusal(status: u16, body: &str) -> Answer {
             known(CauseKind::Denied, "the key may not do this")
         }
         "NoSuchBucket" | "ContainerNotFound" => known(CauseKind::Bucket, "there is no such bucket"),
-        "InvalidBucketName" => known(CauseKind::Bucket, "the bucket's name is none"),
+        "InvalidBucketName" | "InvalidResourceName" => known(CauseKind::Bucket, "the bucket's name is none"),
         "RequestTimeTooSkewed" | "RequestExpired" => {
             known(CauseKind::Clock, "this machine's clock and the server's differ too much")
         }
@@ -108,6 +124,9 @@ fn by_status(status: u16, code: &str, body: &str) -> Answer {
         403 => (CauseKind::Denied, "the server refuses it"),
         404 => (CauseKind::Missing, "there is no such file"),
         409 | 412 => (CauseKind::Exists, "there is such a file already"),
+        400 if PLAIN_TO_TLS.iter().any(|words| body.contains(words)) => {
+            return Answer { kind: CauseKind::Certificate, text: TransportError::WithTls.to_string() };
+        }
         507 => (CauseKind::Full, "no space is left"),
         408 | 429 | 500 | 502..=599 => (CauseKind::Busy, "the server cannot answer now"),
         _ => (CauseKind::Other, "the server refuses it"),
@@ -141,6 +160,8 @@ mod tests {
             (403, "SignatureDoesNotMatch", CauseKind::Credentials),
             (400, "ExpiredToken", CauseKind::Credentials),
             (403, "AuthenticationFailed", CauseKind::Credentials),
+            (403, "AuthorizationFailure", CauseKind::Denied),
+            (400, "InvalidResourceName", CauseKind::Bucket),
             (403, "AccessDenied", CauseKind::Denied),
             (404, "NoSuchBucket", CauseKind::Bucket),
             (404, "ContainerNotFound", CauseKind::Bucket),
@@ -160,6 +181,11 @@ mod tests {
             assert_eq!(answer.kind, kind, "{status} {code}: {}", answer.text);
         }
         assert_eq!(refusal(400, "{\"error\": \"invalid_grant\"}").kind, CauseKind::Credentials);
+        let azure = "<Error><Code>AuthenticationFailed</Code><AuthenticationErrorDetail>Request date header too old: \
+                     'Mon, 01 Jan 2024 00:00:00 GMT'</AuthenticationErrorDetail></Error>";
+        assert_eq!(refusal(403, azure).kind, CauseKind::Clock);
+        let answer = refusal(400, "Client sent an HTTP request to an HTTPS server.\n");
+        assert!(answer.kind == CauseKind::Certificate && answer.text.contains("https://"), "{}", answer.text);
     }
 
     #[test]

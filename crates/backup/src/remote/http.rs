@@ -7,7 +7,7 @@ use super::RemoteOptions;
 use super::fault::{self, Answer};
 use super::pace::Pace;
 use crate::storage::CauseKind;
-use ::http::StatusCode;
+use ::http::{Method, StatusCode};
 use async_trait::async_trait;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -25,6 +25,7 @@ use object_store::client::{
 use std::error::Error;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -57,6 +58,9 @@ pub(super) enum TransportError {
     /// What answers does not speak TLS.
     #[error("what answers does not speak TLS: {0}")]
     NoTls(String),
+    /// What answers speaks TLS, and was asked without.
+    #[error("what answers speaks TLS; write its endpoint with https://")]
+    WithTls,
     /// There is no connection.
     #[error("no connection to the server: {0}")]
     Unreachable(String),
@@ -75,6 +79,8 @@ pub(super) struct Transport {
     permits: Arc<Semaphore>,
     pace: Option<Arc<Pace>>,
     stall: Duration,
+    /// Whether the server has ever answered.
+    has_answered: Arc<AtomicBool>,
 }
 
 impl Transport {
@@ -98,7 +104,18 @@ impl Transport {
             permits: Arc::new(Semaphore::new(connections)),
             pace: options.upload_rate.map(|rate| Arc::new(Pace::new(rate))),
             stall: options.stall,
+            has_answered: Arc::default(),
         })
+    }
+
+    /// A server that never answered, and is asked without TLS, may speak TLS: many end such a connection without a word.
+    async fn understand(&self, asked: &::http::Uri, err: HttpError) -> HttpError {
+        let is_broken = err.source().and_then(|err| err.downcast_ref::<TransportError>());
+        let is_broken = matches!(is_broken, Some(TransportError::Broken(_)));
+        if is_broken && !self.has_answered.load(Ordering::Relaxed) && super::tls::is_spoken_by(asked).await {
+            return HttpError::new(HttpErrorKind::Unknown, TransportError::WithTls);
+        }
+        err
     }
 }
 
@@ -114,6 +131,9 @@ impl HttpService for Transport {
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         let permit = permit.map_err(|err| HttpError::new(HttpErrorKind::Unknown, err))?;
         let watch = Arc::new(Watch::new());
+        let asked = request.uri().clone();
+        // All other requests are about the bucket, or need it.
+        let is_of_file = request.method() != Method::PUT && asked.query().is_none();
         let upload = |body| Upload {
             body,
             piece: Bytes::new(),
@@ -125,17 +145,22 @@ impl HttpService for Transport {
             answered = self.client.request(request.map(upload)) => answered.map_err(|err| classify(&err)),
             () = watch.stalled(self.stall) => Err(stalled(self.stall)),
         };
-        let answer = answered?.map(|body| {
+        let answered = match answered {
+            Ok(answered) => answered,
+            Err(err) => return Err(self.understand(&asked, err).await),
+        };
+        self.has_answered.store(true, Ordering::Relaxed);
+        let answer = answered.map(|body| {
             let timer = Box::pin(sleep_until(Instant::now() + self.stall));
             Download { body, stall: self.stall, timer, _permit: permit }
         });
-        admit(answer).await
+        admit(answer, is_of_file).await
     }
 }
 
 /// Passes answers on that object_store tells apart itself; the others become errors in this crate's words, so that a
 /// server's own text goes no further.
-async fn admit(answer: ::http::Response<Download>) -> Result<HttpResponse, HttpError> {
+async fn admit(answer: ::http::Response<Download>, is_of_file: bool) -> Result<HttpResponse, HttpError> {
     let status = answer.status();
     if status.is_success() || status == StatusCode::NOT_MODIFIED || status == StatusCode::RANGE_NOT_SATISFIABLE {
         return Ok(answer.map(HttpResponseBody::new));
@@ -144,6 +169,10 @@ async fn admit(answer: ::http::Response<Download>) -> Result<HttpResponse, HttpE
     let body = Limited::new(body, LONGEST_REFUSAL).collect().await;
     let body = body.map(|body| body.to_bytes()).unwrap_or_default();
     let Answer { kind, text } = fault::refusal(status.as_u16(), &String::from_utf8_lossy(&body));
+    if kind == CauseKind::Missing && !is_of_file {
+        let text = "there is no such bucket, or no such account".to_owned();
+        return Err(HttpError::new(HttpErrorKind::Unknown, TransportError::Refused { kind: CauseKind::Bucket, text }));
+    }
     let is_told_apart = matches!(kind, CauseKind::Missing | CauseKind::Exists);
     if is_told_apart && (status == StatusCode::NOT_FOUND || status == StatusCode::PRECONDITION_FAILED) {
         return Ok(HttpResponse::from_parts(parts, Bytes::new().into()));
@@ -276,7 +305,7 @@ fn classify(err: &(dyn Error + 'static)) -> HttpError {
             HttpError::new(HttpErrorKind::Unknown, TransportError::NoTls(format!("{what:?}")))
         }
         Some(err) if is_connect && is_about_certificates(err) => {
-            HttpError::new(HttpErrorKind::Unknown, TransportError::Certificate(err.to_string()))
+            HttpError::new(HttpErrorKind::Unknown, TransportError::Certificate(super::tls::refused(err)))
         }
         Some(_) | None if is_connect => HttpError::new(HttpErrorKind::Connect, TransportError::Unreachable(last)),
         Some(_) | None => HttpError::new(HttpErrorKind::Interrupted, TransportError::Broken(last)),
@@ -289,7 +318,7 @@ fn is_about_certificates(err: &rustls::Error) -> bool {
 
 /// The error of TLS in a chain, if there is one, and the chain's last word. An [`io::Error`] hides what it wraps from
 /// `source`.
-fn bottom<'a>(err: &'a (dyn Error + 'static)) -> (Option<&'a rustls::Error>, String) {
+pub(super) fn bottom<'a>(err: &'a (dyn Error + 'static)) -> (Option<&'a rustls::Error>, String) {
     let mut last = err;
     loop {
         if let Some(tls) = last.downcast_ref::<rustls::Error>() {

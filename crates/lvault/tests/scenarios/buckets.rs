@@ -1,5 +1,5 @@
-//! A bucket of a real S3 server as the storage: from the command line to the restored files, and an executor that is killed
-//! while it uploads.
+//! A bucket of a real S3 server, or a container of a real server of Azure's, as the storage: from the command line to the
+//! restored files, and an executor that is killed while it uploads.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::DeleteParams;
 use lvault_api::Phase;
+use lvault_faults::azure::{ACCOUNT, AzureServer, CONTAINER};
 use lvault_faults::s3::{BUCKET, Mishap, Proxy, S3Key, S3Server};
 
 use crate::data::{Tree, fill};
@@ -89,5 +90,31 @@ fn an_executor_killed_while_it_uploads() {
     assert_eq!(done.executor.and_then(|executor| executor.lost), Some(1));
     world.ok(&["restore", "r1", "--from", "s1", "--wait", "--timeout", "120s"]);
     Tree::of(&data).assert_same(&Tree::of(&PathBuf::from(world.ok(&["volume", "path", "r1"]))));
+    world.finish();
+}
+
+#[test]
+fn a_container_from_the_command_line_to_the_restored_files() {
+    let (world, server) = (World::new(Engine::Directory), AzureServer::start());
+    let data = world.volume("data");
+    fill(&data, 42, 4);
+    let (password, keys) = (world.root().join("password"), world.root().join("keys"));
+    fs::write(&keys, format!("AZURE_ACCOUNT_NAME={ACCOUNT}\nAZURE_ACCOUNT_KEY={}\n", server.key)).unwrap();
+    let (password, keys) = (password.display().to_string(), keys.display().to_string());
+    let place = ["storage", "add", "main", "--azure", CONTAINER, "--endpoint", &server.endpoint(), "--prefix", "some"];
+    let more = ["--credentials", &keys, "--password-file", &password, "--wait", "--timeout", "120s"];
+    world.ok(&[&place[..], &more].concat());
+    let before = Tree::of(&data);
+    world.snapshot("s1", "data", &["--wait", "--timeout", "120s"]);
+    world.ok(&["restore", "r1", "--from", "s1", "--wait", "--timeout", "120s"]);
+    before.assert_same(&Tree::of(&PathBuf::from(world.ok(&["volume", "path", "r1"]))));
+    assert!(!world.log().contains(&server.key) && !world.story().contains(&server.key));
+    let copy = world.root().join("copy");
+    server.download("some/default/data/", &copy);
+    fs::create_dir_all(copy.join("locks")).unwrap();
+    let mut restic = command("restic");
+    restic.args(["--no-cache", "-r"]).arg(&copy).args(["check", "--read-data"]);
+    let checked = restic.env("RESTIC_PASSWORD_FILE", world.root().join("password")).output().unwrap();
+    assert!(checked.status.success(), "{checked:?}");
     world.finish();
 }

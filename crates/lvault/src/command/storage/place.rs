@@ -90,8 +90,14 @@ fn spec(place: &PlaceArgs) -> SnapshotBackupStorageSpec {
         storage.gcs = Some(GcsStorage { bucket: bucket.clone(), prefix, max_connections, secret_name });
     } else if let Some(container) = &place.azure {
         storage.provider = Provider::Azure;
-        let (storage_account, container) = (place.account.clone(), container.clone());
-        storage.azure = Some(AzureStorage { storage_account, container, prefix, max_connections, secret_name });
+        storage.azure = Some(AzureStorage {
+            endpoint: place.endpoint.clone(),
+            storage_account: place.account.clone(),
+            container: container.clone(),
+            prefix,
+            max_connections,
+            secret_name,
+        });
     } else {
         storage.local = Some(LocalStorage { path: place.local.clone().unwrap_or_default(), secret_name });
     }
