@@ -7,16 +7,18 @@
 //!   host, and is nobody's but its owner's.
 //! - A key counts only while the key file it came from is in the repository, and only if the config opens with it. A password
 //!   that was taken away, or is another, opens nothing.
+//! - Keys that appeared since the last derivation are named as untried: what a killed initialiser left must not stay because nobody
+//!   tries it any more.
 //! - Whatever is wrong with the cache, the password is derived as if there were none.
 
-use crate::backend::{Backend, Gate, file_name};
+use crate::backend::{Backend, Gate};
 use crate::fault::guarded;
 use crate::open::Place;
 use crate::repository::{Opened, rustic_on};
 use crate::seal::{Seal, hash};
 use crate::secret::Password;
 use rustic_core::repofile::MasterKey;
-use rustic_core::{Credentials, FileType, Id};
+use rustic_core::{Credentials, Id};
 use serde::{Deserialize, Serialize};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -35,6 +37,16 @@ pub struct KeyCache {
 struct Kept {
     key_file: Id,
     master: MasterKey,
+    /// The other key files that were tried and left where they are.
+    #[serde(default)]
+    tried: Vec<Id>,
+}
+
+/// What opened with a kept key.
+pub(crate) struct Found {
+    pub(crate) opened: Opened,
+    /// Whether there are key files that nobody tried since the key was kept.
+    pub(crate) has_untried: bool,
 }
 
 impl KeyCache {
@@ -49,21 +61,26 @@ impl KeyCache {
     }
 
     /// Opens the repository with the key that was kept; `None` when that cannot be done.
-    pub(crate) fn open(&self, place: &Place, password: &Password) -> Option<Opened> {
+    pub(crate) fn open(&self, place: &Place, password: &Password) -> Option<Found> {
         let stored = std::fs::read(self.file(place)).ok()?;
         let (salt, sealed) = stored.split_at_checked(SALT)?;
         let mut sealed = Zeroizing::new(sealed.to_vec());
         let kept: Kept = serde_json::from_slice(seal(password, salt).open(&mut sealed)?).ok()?;
-        place.storage().size(&file_name(FileType::Key, &kept.key_file)).ok()??;
+        let keys = place.keys().ok()?;
+        if !keys.contains(&kept.key_file) {
+            return None;
+        }
+        let has_untried = keys.iter().any(|key| *key != kept.key_file && !kept.tried.contains(key));
         let backend = Backend::new(place.storage().clone(), Gate::new());
-        guarded(|| rustic_on(backend)?.open(&Credentials::Masterkey(kept.master))).ok()
+        let opened = guarded(|| rustic_on(backend)?.open(&Credentials::Masterkey(kept.master))).ok()?;
+        Some(Found { opened, has_untried })
     }
 
     /// Keeps the key of a repository that its password has opened. Best effort: without it the password is derived again.
-    pub(crate) fn keep(&self, place: &Place, password: &Password, opened: &Opened) {
+    pub(crate) fn keep(&self, place: &Place, password: &Password, opened: &Opened, tried: &[Id]) {
         let Some(key_file) = *opened.key_id() else { return };
-        if let Err(error) = self.write(place, password, &Kept { key_file: key_file.into_inner(), master: opened.key() })
-        {
+        let kept = Kept { key_file: key_file.into_inner(), master: opened.key(), tried: tried.to_vec() };
+        if let Err(error) = self.write(place, password, &kept) {
             tracing::debug!(folder = %self.folder.display(), %error, "the master key could not be kept");
         }
     }
@@ -100,6 +117,44 @@ mod tests {
     use super::*;
     use crate::{Location, OpenError, Repository, RepositoryPath, add_password, remove_password};
     use std::os::unix::fs::PermissionsExt;
+
+    /// An initialiser that another was quicker than, and that was killed before it removed its key, in the sight of a cache.
+    #[test]
+    fn a_dead_key_is_removed_though_the_right_one_was_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let location = |name: &str| Location::Local { root: folder.path().join(name) };
+        ["a", "b"].into_iter().for_each(|name| std::fs::create_dir(folder.path().join(name)).unwrap());
+        let (path, cache) = (RepositoryPath::parse("r").unwrap(), KeyCache::new(folder.path().join("state/keys")));
+        let password = Password::new("hunter2").unwrap();
+        let init = || Repository::open_or_init_cached(&location("a"), &path, &password, Some(&cache)).unwrap();
+        let change = || Repository::open_to_change(&location("a"), &path, &password, Some(&cache)).unwrap();
+        let keys = |name: &str| -> Vec<PathBuf> {
+            let keys = std::fs::read_dir(folder.path().join(name).join("r/keys")).unwrap();
+            keys.map(|key| key.unwrap().path()).collect()
+        };
+        let bury = || {
+            Repository::open_or_init(&location("b"), &path, &password).unwrap();
+            let dead = keys("b").remove(0);
+            std::fs::copy(&dead, folder.path().join("a/r/keys").join(dead.file_name().unwrap())).unwrap();
+        };
+        init();
+        for tidies in [&init as &dyn Fn() -> Repository, &change] {
+            bury();
+            assert_eq!(keys("a").len(), 2);
+            Repository::open_cached(&location("a"), &path, &password, Some(&cache)).unwrap();
+            assert_eq!(keys("a").len(), 2, "who only reads removes nothing");
+            tidies();
+            assert_eq!(keys("a").len(), 1);
+        }
+
+        // Another one's key is tried once, and stays.
+        add_password(&location("a"), &path, &password, &Password::new("another").unwrap()).unwrap();
+        let place = Place::existing(&location("a"), &path).unwrap();
+        assert!(cache.open(&place, &password).unwrap().has_untried);
+        init();
+        assert!(!cache.open(&place, &password).unwrap().has_untried);
+        assert_eq!(keys("a").len(), 2);
+    }
 
     #[test]
     fn a_kept_key_opens_what_its_password_opens_and_nothing_else() {

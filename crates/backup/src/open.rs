@@ -7,7 +7,7 @@
 
 use crate::backend::{Backend, Gate, file_name, list_ids};
 use crate::fault::{Fault, guarded_raw, storage_error_in};
-use crate::key_cache::KeyCache;
+use crate::key_cache::{Found, KeyCache};
 use crate::location::{Location, RepositoryPath};
 use crate::repository::{Opened, Repository, rustic_on};
 use crate::retry::Retry;
@@ -157,24 +157,30 @@ impl Repository {
     ) -> Result<Self, OpenError> {
         let place = Place::new(location, path)?;
         let made = match place.state()? {
-            State::Repository => {
-                if let Some(opened) = cache.and_then(|cache| cache.open(&place, password)) {
-                    return place.finish(&opened);
-                }
-                None
-            }
+            State::Repository => None,
             State::Free => {
                 place.refuse_nesting(location, path)?;
                 place.init(password)?
             }
         };
-        let (opened, others) = match made {
-            Some(made) => made,
-            None => place.open(password)?,
-        };
-        place.remove_dead_keys(&others, password)?;
-        cache.into_iter().for_each(|cache| cache.keep(&place, password, &opened));
-        place.finish(&opened)
+        match made {
+            Some((opened, others)) => place.finish_tidied(&opened, &others, password, cache),
+            None => place.open_tidied(password, cache),
+        }
+    }
+
+    /// Opens the repository at `path` in order to change it, and never makes one: keys that killed initialisers left are removed, as
+    /// by [`Self::open_or_init`].
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_to_change(
+        location: &Location,
+        path: &RepositoryPath,
+        password: &Password,
+        cache: Option<&KeyCache>,
+    ) -> Result<Self, OpenError> {
+        Place::existing(location, path)?.open_tidied(password, cache)
     }
 
     /// Opens the repository at `path`, and never makes one.
@@ -196,11 +202,11 @@ impl Repository {
         cache: Option<&KeyCache>,
     ) -> Result<Self, OpenError> {
         let place = Place::existing(location, path)?;
-        if let Some(opened) = cache.and_then(|cache| cache.open(&place, password)) {
-            return place.finish(&opened);
+        if let Some(found) = cache.and_then(|cache| cache.open(&place, password)) {
+            return place.finish(&found.opened);
         }
         let (opened, _) = place.open(password)?;
-        cache.into_iter().for_each(|cache| cache.keep(&place, password, &opened));
+        cache.into_iter().for_each(|cache| cache.keep(&place, password, &opened, &[]));
         place.finish(&opened)
     }
 }
@@ -258,6 +264,27 @@ impl Place {
     fn finish(self, opened: &Opened) -> Result<Repository, OpenError> {
         let shown = self.shown();
         Repository::from_opened(self.storage, opened).map_err(|fault| OpenError::Library { repository: shown, fault })
+    }
+
+    /// Opens with a kept key, if no other key has appeared since it was kept, or else with the password, without dead keys then.
+    fn open_tidied(self, password: &Password, cache: Option<&KeyCache>) -> Result<Repository, OpenError> {
+        if let Some(Found { opened, has_untried: false }) = cache.and_then(|cache| cache.open(&self, password)) {
+            return self.finish(&opened);
+        }
+        let (opened, others) = self.open(password)?;
+        self.finish_tidied(&opened, &others, password, cache)
+    }
+
+    fn finish_tidied(
+        self,
+        opened: &Opened,
+        others: &[Id],
+        password: &Password,
+        cache: Option<&KeyCache>,
+    ) -> Result<Repository, OpenError> {
+        let left = self.remove_dead_keys(others, password)?;
+        cache.into_iter().for_each(|cache| cache.keep(&self, password, opened, &left));
+        self.finish(opened)
     }
 
     fn state(&self) -> Result<State, OpenError> {
@@ -339,7 +366,7 @@ impl Place {
         Ok(())
     }
 
-    fn keys(&self) -> Result<Vec<Id>, OpenError> {
+    pub(crate) fn keys(&self) -> Result<Vec<Id>, OpenError> {
         let keys = list_ids(&self.storage, FileType::Key).map_err(|err| self.storage_error(err))?;
         let mut keys: Vec<Id> = keys.into_iter().map(|(id, _)| id).collect();
         keys.sort_unstable();
@@ -399,18 +426,19 @@ impl Place {
     }
 
     /// Removes key files that open with our password and fit no config: the config is readable with another key, so they
-    /// can only be what a killed initialiser left. Every other key is somebody's and stays.
-    fn remove_dead_keys(&self, others: &[Id], password: &Password) -> Result<(), OpenError> {
+    /// can only be what a killed initialiser left. Every other key is somebody's and stays; these are returned.
+    fn remove_dead_keys(&self, others: &[Id], password: &Password) -> Result<Vec<Id>, OpenError> {
+        let mut left = Vec::new();
         for key in others {
             match self.try_key(*key, password)? {
                 Tried::Misfit(_) => {
                     self.remove_key(key)?;
                     tracing::warn!(repository = self.storage.shown(), key = %key.to_hex().as_str(), "removed a key that fits no config");
                 }
-                Tried::Opened(_) | Tried::WrongPassword | Tried::Unreadable(_) => {}
+                Tried::Opened(_) | Tried::WrongPassword | Tried::Unreadable(_) => left.push(*key),
             }
         }
-        Ok(())
+        Ok(left)
     }
 
     pub(crate) fn remove_key(&self, key: &Id) -> Result<(), OpenError> {

@@ -289,8 +289,8 @@ impl Place {
     }
 
     fn forget(&self, uid: &str) -> Result<Copied, Failed> {
-        let repository = match Repository::open_cached(&self.location, &self.path, &self.password, self.cache.as_ref())
-        {
+        let open = Repository::open_to_change(&self.location, &self.path, &self.password, self.cache.as_ref());
+        let repository = match open {
             Ok(repository) => repository,
             Err(OpenError::NotFound { .. }) => return Ok(Copied::default()),
             Err(error) => return Err(open_failed(&error)),
