@@ -11,17 +11,19 @@ mod node;
 mod repositories;
 mod rest;
 pub(crate) mod run;
+mod tool;
 mod tree;
 
 use std::env;
 use std::path::{Path, PathBuf};
 
 use run::Program;
+use tree::Shape;
 
-const USAGE: &str = "usage: cargo xtask bench [api|repositories|latency|rest|cluster|lvm]...
+const USAGE: &str = "usage: cargo xtask bench [api|repositories|sparse|many|latency|rest|cluster|lvm]...
 
   Without a name, all of them. Settings come from the environment:
-  BENCH_MB           MiB to back up (2048; 20,000 files at that size)
+  BENCH_MB           MiB to back up (2048: 20,000 files; sparse: a file of 4 GiB that holds 1 GiB; many: 1,000,000 small files)
   BENCH_REPETITIONS  how often backing up and restoring are measured (3)
   BENCH_SNAPSHOTS    snapshots whose latency is measured, each way (10)
   BENCH_OBJECTS      finished snapshots that an idle agent watches over (1000)
@@ -45,6 +47,8 @@ pub(crate) struct Settings {
 enum Part {
     Api,
     Repositories,
+    Sparse,
+    Many,
     Latency,
     Rest,
     Cluster,
@@ -52,12 +56,15 @@ enum Part {
 }
 
 impl Part {
-    const ALL: [Part; 6] = [Part::Api, Part::Repositories, Part::Latency, Part::Rest, Part::Cluster, Part::Lvm];
+    const ALL: [Part; 8] =
+        [Part::Api, Part::Repositories, Part::Sparse, Part::Many, Part::Latency, Part::Rest, Part::Cluster, Part::Lvm];
 
     fn name(self) -> &'static str {
         match self {
             Part::Api => "api",
             Part::Repositories => "repositories",
+            Part::Sparse => "sparse",
+            Part::Many => "many",
             Part::Latency => "latency",
             Part::Rest => "rest",
             Part::Cluster => "cluster",
@@ -74,12 +81,14 @@ pub(crate) fn run(names: &[&str]) -> Result<String, String> {
     let scratch =
         tempfile::Builder::new().prefix("lvault-bench-").tempdir_in(base).map_err(io("a temporary folder"))?;
     let path = scratch.path().canonicalize().map_err(io("a temporary folder"))?;
-    say(&format!("{}, {}", machine(), Program::new(repositories::restic()).args(["version"]).run()?.trim()));
+    say(&format!("{}, {}", machine(), Program::new(tool::restic()).args(["version"]).run()?.trim()));
     for part in parts {
         say(&format!("\n## {}\n", part.name()));
         match part {
             Part::Api => api::measure(&settings, &path)?,
-            Part::Repositories => repositories::measure(&settings, &path)?,
+            Part::Repositories => repositories::measure(&settings, Shape::Mixed, &path)?,
+            Part::Sparse => repositories::measure(&settings, Shape::Sparse, &path)?,
+            Part::Many => repositories::measure(&settings, Shape::Many, &path)?,
             Part::Latency => latency::measure(&settings, &path)?,
             Part::Rest => rest::measure(&settings, &path)?,
             Part::Cluster => cluster::measure(&settings, &path)?,

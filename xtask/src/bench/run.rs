@@ -26,11 +26,12 @@ pub(crate) struct Program {
     program: PathBuf,
     arguments: Vec<OsString>,
     environment: Vec<(&'static str, OsString)>,
+    folder: Option<PathBuf>,
 }
 
 impl Program {
     pub(crate) fn new(program: impl Into<PathBuf>) -> Program {
-        Program { program: program.into(), arguments: Vec::new(), environment: Vec::new() }
+        Program { program: program.into(), arguments: Vec::new(), environment: Vec::new(), folder: None }
     }
 
     pub(crate) fn args<A: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = A>) -> Program {
@@ -40,6 +41,12 @@ impl Program {
 
     pub(crate) fn env(mut self, name: &'static str, value: impl Into<OsString>) -> Program {
         self.environment.push((name, value.into()));
+        self
+    }
+
+    /// Runs it in this folder.
+    pub(crate) fn within(mut self, folder: impl Into<PathBuf>) -> Program {
+        self.folder = Some(folder.into());
         self
     }
 
@@ -55,6 +62,9 @@ impl Program {
         };
         command.args(&self.arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.env_remove("LVAULT_STATE_DIR").env_remove("LVAULT_KUBECONFIG").stdin(Stdio::null());
+        if let Some(folder) = &self.folder {
+            command.current_dir(folder);
+        }
         command
     }
 

@@ -1,16 +1,32 @@
-//! The data that is backed up: the same bytes on every machine, for the same size.
-//!
-//! A third is text (files of 1 MiB), a half is random (files of 1 MiB), and the rest is small files of 1 to 35 KiB, half
-//! text and half random. At 2048 MiB there are about 20,000 files.
+//! The data that is backed up: the same bytes on every machine, for the same shape and size.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 const MIB: usize = 1 << 20;
 const SMALL_AT_LEAST: u64 = 1 << 10;
 const SMALL_SPREAD: u64 = 34 << 10;
 const FILES_A_FOLDER: usize = 200;
+const TINY_AT_LEAST: u64 = 100;
+const TINY_SPREAD: u64 = 200;
+const TINY_FILES_A_FOLDER: usize = 1000;
+/// At [`USUAL_MIB`].
+const TINY_FILES: usize = 1_000_000;
+const USUAL_MIB: usize = 2048;
+
+/// What kind of data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// A third is text (files of 1 MiB), a half is random (files of 1 MiB), and the rest is small files of 1 to 35 KiB, half
+    /// text and half random. At 2048 MiB there are about 20,000 files.
+    Mixed,
+    /// One file with holes: at 2048 MiB it is 4 GiB long and holds 1 GiB, a MiB in every four, half text and half random.
+    Sparse,
+    /// Files of 100 to 300 bytes, a thousand in a folder, a million at 2048 MiB.
+    Many,
+}
 
 /// xorshift64*: quick, and good enough to be incompressible.
 struct Random(u64);
@@ -36,52 +52,94 @@ enum Kind {
     Noise,
 }
 
+/// What is written at once.
+struct Piece {
+    path: PathBuf,
+    at: u64,
+    kind: Kind,
+    size: usize,
+}
+
 /// The tree, once it is there.
 pub(crate) struct Tree {
     root: PathBuf,
-    files: Vec<(PathBuf, Kind, usize)>,
+    pieces: Vec<Piece>,
     words: Vec<String>,
+    has_one_file: bool,
 }
 
 impl Tree {
-    /// Makes a tree of about so many MiB in a folder that is not there yet.
-    pub(crate) fn make(root: &Path, mib: usize) -> io::Result<Tree> {
-        let mut tree = Tree { root: root.to_owned(), files: Vec::new(), words: words() };
-        let (text, noise) = (mib / 3, mib / 2);
-        (0..text).for_each(|_| tree.plan(Kind::Text, MIB));
-        (0..noise).for_each(|_| tree.plan(Kind::Noise, MIB));
-        let (mut left, mut sizes) = (mib.saturating_sub(text + noise) * MIB, Random::new(7));
-        while left > 0 {
-            let size = usize::try_from(SMALL_AT_LEAST + sizes.next() % SMALL_SPREAD).unwrap_or(MIB).min(left);
-            let kind = if sizes.next() % 2 == 0 { Kind::Text } else { Kind::Noise };
-            tree.plan(kind, size);
-            left -= size;
+    /// Makes a tree of that shape in a folder that is not there yet.
+    pub(crate) fn make(root: &Path, shape: Shape, mib: usize) -> io::Result<Tree> {
+        let has_one_file = shape == Shape::Sparse;
+        let mut tree = Tree { root: root.to_owned(), pieces: Vec::new(), words: words(), has_one_file };
+        match shape {
+            Shape::Mixed => tree.plan_mixed(mib),
+            Shape::Sparse => tree.plan_sparse(mib),
+            Shape::Many => tree.plan_many(mib),
         }
-        for number in 0..tree.files.len() {
+        for number in 0..tree.pieces.len() {
             tree.write(number, 0)?;
+        }
+        if has_one_file {
+            OpenOptions::new().write(true).open(tree.image())?.set_len((2 * mib * MIB) as u64)?;
         }
         Ok(tree)
     }
 
-    fn plan(&mut self, kind: Kind, size: usize) {
-        let number = self.files.len();
-        let path = self.root.join(format!("folder-{:03}/file-{number:05}", number / FILES_A_FOLDER));
-        self.files.push((path, kind, size));
+    fn plan_mixed(&mut self, mib: usize) {
+        let (text, noise) = (mib / 3, mib / 2);
+        (0..text).for_each(|_| self.plan(Kind::Text, MIB, FILES_A_FOLDER));
+        (0..noise).for_each(|_| self.plan(Kind::Noise, MIB, FILES_A_FOLDER));
+        let (mut left, mut sizes) = (mib.saturating_sub(text + noise) * MIB, Random::new(7));
+        while left > 0 {
+            let size = usize::try_from(SMALL_AT_LEAST + sizes.next() % SMALL_SPREAD).unwrap_or(MIB).min(left);
+            let kind = if sizes.next().is_multiple_of(2) { Kind::Text } else { Kind::Noise };
+            self.plan(kind, size, FILES_A_FOLDER);
+            left -= size;
+        }
+    }
+
+    fn plan_sparse(&mut self, mib: usize) {
+        for number in 0..mib / 2 {
+            let kind = if number % 2 == 0 { Kind::Text } else { Kind::Noise };
+            self.pieces.push(Piece { path: self.image(), at: (number * 4 * MIB) as u64, kind, size: MIB });
+        }
+    }
+
+    fn plan_many(&mut self, mib: usize) {
+        let mut sizes = Random::new(7);
+        for _ in 0..mib * TINY_FILES / USUAL_MIB {
+            let size = usize::try_from(TINY_AT_LEAST + sizes.next() % TINY_SPREAD).unwrap_or(MIB);
+            let kind = if sizes.next().is_multiple_of(2) { Kind::Text } else { Kind::Noise };
+            self.plan(kind, size, TINY_FILES_A_FOLDER);
+        }
+    }
+
+    fn plan(&mut self, kind: Kind, size: usize, in_a_folder: usize) {
+        let number = self.pieces.len();
+        let path = self.root.join(format!("folder-{:03}/file-{number:05}", number / in_a_folder));
+        self.pieces.push(Piece { path, at: 0, kind, size });
+    }
+
+    fn image(&self) -> PathBuf {
+        self.root.join("disk.img")
     }
 
     /// How many files there are.
     pub(crate) fn files(&self) -> usize {
-        self.files.len()
+        if self.has_one_file { 1 } else { self.pieces.len() }
     }
 
-    /// How many bytes they hold.
+    /// How many bytes they hold, without holes.
     pub(crate) fn bytes(&self) -> u64 {
-        self.files.iter().map(|(_, _, size)| *size as u64).sum()
+        self.pieces.iter().map(|piece| piece.size as u64).sum()
     }
 
-    /// Writes every hundredth file anew, of the large and of the small ones; `round` says with what, and where it begins.
+    /// Writes every hundredth file (or MiB of the image) anew, of the large and of the small ones; `round` says with what, and where it
+    /// begins.
     pub(crate) fn change_one_percent(&self, round: usize) -> io::Result<usize> {
-        let changed: Vec<usize> = (round % 100..self.files.len()).step_by(100).collect();
+        let changed: Vec<usize> = (round % 100..self.pieces.len()).step_by(100).collect();
         for &number in &changed {
             self.write(number, round as u64 + 1)?;
         }
@@ -89,7 +147,7 @@ impl Tree {
     }
 
     fn write(&self, number: usize, version: u64) -> io::Result<()> {
-        let (path, kind, size) = &self.files[number];
+        let Piece { path, at, kind, size } = &self.pieces[number];
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
@@ -98,7 +156,7 @@ impl Tree {
             Kind::Text => self.text(&mut random, *size),
             Kind::Noise => noise(&mut random, *size),
         };
-        File::create(path)?.write_all(&content)
+        OpenOptions::new().write(true).create(true).truncate(false).open(path)?.write_all_at(&content, *at)
     }
 
     /// Words, the early ones far more often than the late ones.
@@ -139,21 +197,39 @@ mod tests {
 
     #[test]
     fn the_same_size_gives_the_same_bytes_and_a_change_touches_one_file_in_a_hundred() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let (one, two) = (folder.path().join("one"), folder.path().join("two"));
-        let tree = Tree::make(&one, 12).expect("a tree");
-        let other = Tree::make(&two, 12).expect("another tree");
-        assert_eq!(tree.bytes(), 12 << 20);
-        assert!(tree.files() > 100, "{} files", tree.files());
-        let read = |tree: &Tree| -> Vec<Vec<u8>> {
-            tree.files.iter().map(|(path, _, _)| fs::read(path).expect("a file")).collect()
-        };
-        let (before, same) = (read(&tree), read(&other));
-        assert!(before == same, "two trees of one size differ");
+        for (shape, mib, files) in [(Shape::Mixed, 12, 100..200), (Shape::Sparse, 8, 1..2), (Shape::Many, 1, 488..489)]
+        {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            let (one, two) = (folder.path().join("one"), folder.path().join("two"));
+            let tree = Tree::make(&one, shape, mib).expect("a tree");
+            let other = Tree::make(&two, shape, mib).expect("another tree");
+            assert!(files.contains(&tree.files()), "{shape:?}: {} files", tree.files());
+            let read = |tree: &Tree| -> Vec<Vec<u8>> {
+                let bytes = |piece: &Piece| {
+                    let mut content = vec![0; piece.size];
+                    let file = fs::File::open(&piece.path).expect("a file");
+                    file.read_exact_at(&mut content, piece.at).expect("its content");
+                    content
+                };
+                tree.pieces.iter().map(bytes).collect()
+            };
+            let (before, same) = (read(&tree), read(&other));
+            assert!(before == same, "two trees of one shape and size differ");
 
-        let changed = tree.change_one_percent(1).expect("a change");
-        let after = read(&tree);
-        assert_eq!(changed, tree.files().div_ceil(100));
-        assert_eq!(before.iter().zip(&after).filter(|(before, after)| before != after).count(), changed);
+            let changed = tree.change_one_percent(1).expect("a change");
+            let after = read(&tree);
+            assert_eq!(changed, (tree.pieces.len() - 1).div_ceil(100));
+            assert_eq!(before.iter().zip(&after).filter(|(before, after)| before != after).count(), changed);
+        }
+    }
+
+    #[test]
+    fn an_image_is_sparse() {
+        use std::os::unix::fs::MetadataExt;
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let tree = Tree::make(folder.path(), Shape::Sparse, 8).expect("a tree");
+        let metadata = tree.image().metadata().expect("a file");
+        assert_eq!((metadata.len(), tree.bytes()), (16 << 20, 4 << 20));
+        assert!(metadata.blocks() * 512 < 8 << 20, "{} blocks", metadata.blocks());
     }
 }
