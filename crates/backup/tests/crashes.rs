@@ -5,21 +5,22 @@
 mod support;
 
 use lvault_backup::{BackUpError, Key, Location, ReadData, Repository, RestoreError, Silent, VerifyDepth};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use support::kill::{self, Kills};
 use support::{Bench, Mount, PASSWORD, PATH, command, inventory, is_root, noise, password, path, write};
-
-const CHILD: &str = "LVAULT_TEST_BENCH";
 
 /// Not a test by itself: backs the volume of a bench up, as a process that can be killed.
 #[test]
 #[ignore = "run by other tests as a process of its own"]
 fn child_backs_up() {
-    let folder: std::path::PathBuf = std::env::var(CHILD).unwrap().into();
+    let folder = kill::folder();
     let location = Location::Local { root: folder.join("storage") };
     let repository = Repository::open_or_init(&location, &path(PATH), &password(PASSWORD)).unwrap();
     let mut what = Bench::new().what("killed", 1);
     what.root = folder.join("volume");
+    kill::begin();
     match repository.back_up(&what, Arc::new(Silent)) {
         Ok(_) | Err(BackUpError::AlreadyCommitted { .. }) => {}
         Err(err) => panic!("{err}"),
@@ -30,78 +31,94 @@ fn child_backs_up() {
 #[test]
 #[ignore = "run by other tests as a process of its own"]
 fn child_restores() {
-    let folder: std::path::PathBuf = std::env::var(CHILD).unwrap().into();
+    let folder = kill::folder();
     let location = Location::Local { root: folder.join("storage") };
     let repository = Repository::open(&location, &path(PATH), &password(PASSWORD)).unwrap();
     let snapshot = repository.snapshots().unwrap().remove(0).id;
+    kill::begin();
     repository.restore(&snapshot, &folder.join("target"), &Silent).unwrap();
 }
 
-fn run_and_kill(bench: &Bench, child: &str, after: Option<Duration>) -> bool {
-    let mut child = command(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", child])
-        .env(CHILD, bench.folder.path())
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    if let Some(after) = after {
-        std::thread::sleep(after);
-        let _ = child.kill();
-    }
-    child.wait().unwrap().success()
+fn fill(bench: &Bench) {
+    fill_with(bench, 0);
 }
 
-fn fill(bench: &Bench) {
+fn fill_with(bench: &Bench, seed: u64) {
     for folder in 0..10 {
         let path = bench.volume().join(folder.to_string());
         std::fs::create_dir(&path).unwrap();
         for file in 0..20 {
-            write(path.join(file.to_string()), noise(folder * 100 + file, 100_000));
+            write(path.join(file.to_string()), noise(seed + folder * 100 + file, 100_000));
         }
     }
-    write(bench.volume().join("big"), noise(12_345, 30 << 20));
+    write(bench.volume().join("big"), noise(seed + 12_345, 30 << 20));
 }
 
-/// Delays that spread over a run of about this length, in an order without system.
-fn delays(run: Duration, count: u32) -> Vec<Duration> {
-    (0..count).map(|number| run * ((number * 7) % count + 1) / count).collect()
-}
+/// As usual.
+const KILLS: u32 = 20;
 
 #[test]
 fn a_killed_backup_leaves_no_snapshot_or_the_whole_one() {
     let bench = Bench::new();
     fill(&bench);
     let repository = bench.repository();
-    let begin = std::time::Instant::now();
-    assert!(run_and_kill(&bench, "child_backs_up", None));
-    let run = begin.elapsed();
-    repository.forget("killed").unwrap();
-    std::fs::remove_dir_all(bench.repository_folder()).unwrap();
-    let repository = bench.repository();
+    // A repository with another snapshot in it, so that there is something that can be harmed.
+    write(bench.volume().join("other"), noise(77, 3 << 20));
+    let other = bench.back_up(&repository, "other", 1).unwrap().snapshot;
+    std::fs::remove_dir_all(bench.volume()).unwrap();
+    std::fs::create_dir(bench.volume()).unwrap();
+    fill_with(&bench, 1_000_000);
+    let saved = bench.folder.path().join("saved");
+    copy(&bench.storage(), &saved);
+    let reset = || {
+        std::fs::remove_dir_all(bench.storage()).unwrap();
+        copy(&saved, &bench.storage());
+    };
     let key = Key::new("killed", 1).unwrap();
-    let mut killed = 0;
-    for delay in delays(run, 12) {
-        killed += u32::from(!run_and_kill(&bench, "child_backs_up", Some(delay)));
+    let mut kills = Kills::of(&bench, "child_backs_up", KILLS, reset);
+    let (mut committed, mut partial) = (0, 0);
+    for number in 0..kills.count {
+        // Every other one goes on with what the one before has left.
+        if number % 2 == 0 {
+            reset();
+        }
+        kills.kill(&bench, number);
+        assert!(repository.locks().unwrap().iter().all(|lock| lock.is_stale));
         let snapshots = repository.snapshots().unwrap();
-        assert!(snapshots.len() <= 1, "{snapshots:?}");
+        assert!(snapshots.len() <= 2 && snapshots.iter().any(|it| it.id == other), "{snapshots:?}");
+        partial += u32::from(packs(&bench).len() > packs_in(&saved).len() && snapshots.len() == 1);
+        repository.verify(&other, VerifyDepth::Data, &Silent).unwrap();
         if let Some(found) = repository.find(&key).unwrap() {
+            committed += 1;
             repository.verify(&found.id, VerifyDepth::Data, &Silent).unwrap();
             assert_eq!(repository.forget("killed").unwrap(), [found.id]);
         }
     }
-    assert!(killed > 1, "only {killed} processes were killed in the middle");
-    assert!(run_and_kill(&bench, "child_backs_up", None));
-    let snapshots = repository.snapshots().unwrap();
-    assert_eq!(snapshots.len(), 1);
-    repository.verify(&snapshots[0].id, VerifyDepth::Data, &Silent).unwrap();
+    let Kills { killed, count, .. } = kills;
+    eprintln!(
+        "{killed} of {count} were killed in the middle, {partial} with a part uploaded; {committed} had committed"
+    );
+    assert!(killed > count / 4 && partial > 1, "{killed} were killed in the middle, {partial} with a part uploaded");
+    assert!(kill::start(&bench, "child_backs_up").wait().unwrap().success());
+    let found = repository.find(&key).unwrap().unwrap();
+    repository.verify(&found.id, VerifyDepth::Data, &Silent).unwrap();
+    assert_eq!(repository.snapshots().unwrap().len(), 2);
     assert!(repository.check(ReadData::Everything, &Silent).unwrap().is_clean());
     assert_eq!(repository.locks().unwrap(), [], "the dead ones' locks were left");
     bench.assert_restic_is_content();
 }
 
-/// The names and sizes of all packs.
+fn copy(from: &Path, to: &Path) {
+    assert!(command("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+}
+
+/// The sizes of all packs.
 fn packs(bench: &Bench) -> Vec<u64> {
-    let folders = std::fs::read_dir(bench.repository_folder().join("data")).unwrap();
+    packs_in(&bench.storage())
+}
+
+fn packs_in(storage: &Path) -> Vec<u64> {
+    let folders = std::fs::read_dir(storage.join(PATH).join("data")).unwrap();
     let files = folders.flat_map(|folder| std::fs::read_dir(folder.unwrap().path()).unwrap());
     let files = files.map(|file| file.unwrap()).filter(|file| file.file_name().len() == 64);
     files.map(|file| file.metadata().unwrap().len()).collect()
@@ -115,12 +132,7 @@ fn what_a_killed_backup_has_uploaded_is_not_uploaded_again() {
         write(bench.volume().join(number.to_string()), noise(number + 1, 20 << 20));
     }
     let repository = bench.repository();
-    let mut child = command(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "child_backs_up"])
-        .env(CHILD, bench.folder.path())
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = kill::start(&bench, "child_backs_up");
     while packs(&bench).len() < 8 {
         assert!(child.try_wait().unwrap().is_none(), "it ended too soon");
         std::thread::sleep(Duration::from_millis(5));
@@ -146,11 +158,30 @@ fn a_killed_restore_is_begun_anew() {
     let repository = bench.repository();
     bench.back_up(&repository, "a", 1).unwrap();
     let target = bench.empty("target");
-    for delay in delays(Duration::from_secs(3), 6) {
-        run_and_kill(&bench, "child_restores", Some(delay));
+    let expected = inventory(&bench.volume());
+    let reset = || {
+        std::fs::remove_dir_all(&target).unwrap();
+        std::fs::create_dir(&target).unwrap();
+    };
+    let mut kills = Kills::of(&bench, "child_restores", KILLS, reset);
+    let mut partial = 0;
+    for number in 0..kills.count {
+        // Every other one finds what the one before has left.
+        if number % 2 == 0 {
+            reset();
+        }
+        kills.kill(&bench, number);
+        partial += u32::from(target.read_dir().unwrap().next().is_some() && inventory(&target) != expected);
+        if number % 4 == 3 {
+            assert!(kill::start(&bench, "child_restores").wait().unwrap().success());
+            assert_eq!(inventory(&target), expected);
+        }
     }
-    assert!(run_and_kill(&bench, "child_restores", None));
-    assert_eq!(inventory(&target), inventory(&bench.volume()));
+    let Kills { killed, count, .. } = kills;
+    eprintln!("{killed} of {count} were killed in the middle, {partial} with a part restored");
+    assert!(killed > count / 4 && partial > 1, "{killed} were killed in the middle, {partial} with a part restored");
+    assert!(kill::start(&bench, "child_restores").wait().unwrap().success());
+    assert_eq!(inventory(&target), expected);
 }
 
 /// Staging files of killed writers vanish when they are old enough that nobody can still be writing them.

@@ -7,37 +7,21 @@ mod support;
 use lvault_backup::{
     BackUpError, Fault, Location, Prune, PruneError, ReadData, Repository, Silent, Unfinished, Unlock, VerifyDepth,
 };
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use support::kill::{self, Kills};
 use support::{Bench, Mount, PASSWORD, PATH, command, inventory, is_root, noise, password, path, restic, write};
 
-const CHILD: &str = "LVAULT_TEST_BENCH";
 const ALL: Prune = Prune { max_unused: 0, time: Duration::from_secs(120), patience: Duration::from_secs(5) };
 
 /// Not a test by itself: prunes the repository of a bench, as a process that can be killed.
 #[test]
 #[ignore = "run by other tests as a process of its own"]
 fn child_prunes() {
-    let folder: std::path::PathBuf = std::env::var(CHILD).unwrap().into();
-    let location = Location::Local { root: folder.join("storage") };
+    let location = Location::Local { root: kill::folder().join("storage") };
     let repository = Repository::open(&location, &path(PATH), &password(PASSWORD)).unwrap();
     // The parent copies and kills from here on.
-    std::fs::write(folder.join("opened"), "").unwrap();
+    kill::begin();
     repository.prune(&ALL, &Silent).unwrap();
-}
-
-fn child(bench: &Bench) -> std::process::Child {
-    let _ = std::fs::remove_file(bench.folder.path().join("opened"));
-    let mut child = command(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "child_prunes"])
-        .env(CHILD, bench.folder.path())
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    while !bench.folder.path().join("opened").exists() {
-        assert!(child.try_wait().unwrap().is_none(), "it ended too soon");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    child
 }
 
 /// Three snapshots, the second of which is forgotten; most packs hold parts of several.
@@ -60,7 +44,7 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
     assert!(command("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
 }
 
-/// The number of delays; each costs about two seconds.
+/// As usual; each costs about two seconds.
 const KILLS: u32 = 25;
 
 #[test]
@@ -70,34 +54,23 @@ fn a_killed_prune_leaves_everything_whole() {
     litter(&bench, &repository);
     let (kept, saved) = (repository.snapshots().unwrap().remove(0).id, bench.folder.path().join("saved"));
     copy(&bench.storage(), &saved);
-    // The first one may be slow for reasons of its own.
-    let run = (0..3).map(|_| {
+    let reset = || {
         std::fs::remove_dir_all(bench.storage()).unwrap();
         copy(&saved, &bench.storage());
-        let begin = Instant::now();
-        assert!(child(&bench).wait().unwrap().success());
-        begin.elapsed()
-    });
-    let mut run = run.min().unwrap();
-    let (mut killed, mut changed) = (0, 0);
-    for number in 0..KILLS {
-        std::fs::remove_dir_all(bench.storage()).unwrap();
-        copy(&saved, &bench.storage());
-        let mut child = child(&bench);
-        // Early and late ones by turns. A machine that has become faster meanwhile is followed.
-        std::thread::sleep(run * (number * 7 % KILLS) / KILLS);
-        let _ = child.kill();
-        match child.wait().unwrap().success() {
-            true => run = run * 4 / 5,
-            false => killed += 1,
-        }
+    };
+    let mut kills = Kills::of(&bench, "child_prunes", KILLS, reset);
+    let mut changed = 0;
+    for number in 0..kills.count {
+        reset();
+        kills.kill(&bench, number);
         changed += u32::from(repository.space(&Silent).unwrap().total != space_of(&saved));
         assert!(repository.locks().unwrap().iter().all(|lock| lock.is_stale));
         repository.unlock(Unlock::Stale).unwrap();
         bench.assert_restic_is_content();
         repository.verify(&kept, VerifyDepth::Data, &Silent).unwrap();
     }
-    eprintln!("{killed} of {KILLS} were killed in the middle, {changed} after they had changed something");
+    let Kills { killed, count, .. } = kills;
+    eprintln!("{killed} of {count} were killed in the middle, {changed} after they had changed something");
     assert!(killed > 5 && changed > 2, "{killed} killed, {changed} of them after a change");
     let report = repository.prune(&ALL, &Silent).unwrap();
     assert_eq!(report.after.reclaimable, 0);
@@ -118,7 +91,7 @@ fn the_successor_of_a_killed_prune_finds_the_way_free() {
     let bench = Bench::new();
     let repository = bench.repository();
     litter(&bench, &repository);
-    let mut child = child(&bench);
+    let mut child = kill::start(&bench, "child_prunes");
     while repository.locks().unwrap().is_empty() {
         assert!(child.try_wait().unwrap().is_none(), "it ended too soon");
     }

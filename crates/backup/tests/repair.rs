@@ -11,8 +11,9 @@ use lvault_backup::{
 };
 use lvault_faults::s3::Mishap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use support::bucket::Bucket;
+use support::kill::{self, Kills};
 use support::{Bench, PASSWORD, PATH, command, inventory, noise, password, path, write};
 
 const ALL: Prune = Prune { max_unused: 0, time: Duration::from_secs(120), patience: Duration::from_secs(5) };
@@ -195,40 +196,22 @@ fn in_a_bucket_a_server_that_does_not_answer_is_no_damage() {
     bucket.assert_restic_is_content();
 }
 
-const CHILD: &str = "LVAULT_TEST_BENCH";
-
 /// Not a test by itself: repairs the repository of a bench, as a process that can be killed.
 #[test]
 #[ignore = "run by other tests as a process of its own"]
 fn child_repairs() {
-    let folder: PathBuf = std::env::var(CHILD).unwrap().into();
-    let location = Location::Local { root: folder.join("storage") };
+    let location = Location::Local { root: kill::folder().join("storage") };
     let repository = Repository::open(&location, &path(PATH), &password(PASSWORD)).unwrap();
     let damaged = broken(&repository);
-    std::fs::write(folder.join("opened"), "").unwrap();
+    kill::begin();
     repository.repair(&damaged, &Silent).unwrap();
-}
-
-fn child(bench: &Bench) -> std::process::Child {
-    let _ = std::fs::remove_file(bench.folder.path().join("opened"));
-    let mut child = command(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "child_repairs"])
-        .env(CHILD, bench.folder.path())
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    while !bench.folder.path().join("opened").exists() {
-        assert!(child.try_wait().unwrap().is_none(), "it ended too soon");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    child
 }
 
 fn copy(from: &Path, to: &Path) {
     assert!(command("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
 }
 
-/// The number of delays.
+/// As usual.
 const KILLS: u32 = 15;
 
 #[test]
@@ -240,20 +223,15 @@ fn a_killed_repair_loses_nothing() {
     spoil(&bench.storage());
     let saved = bench.folder.path().join("saved");
     copy(&bench.storage(), &saved);
-    let begin = Instant::now();
-    let mut whole = child(&bench);
-    let opened = Instant::now();
-    assert!(whole.wait().unwrap().success());
-    let run = opened.elapsed();
-    eprintln!("a repair takes {run:?}, with opening {:?}", begin.elapsed());
-    let (mut killed, mut changed) = (0, 0);
-    for number in 0..KILLS {
+    let reset = || {
         std::fs::remove_dir_all(bench.storage()).unwrap();
         copy(&saved, &bench.storage());
-        let mut child = child(&bench);
-        std::thread::sleep(run * (number * 7 % KILLS) / KILLS);
-        let _ = child.kill();
-        killed += u32::from(!child.wait().unwrap().success());
+    };
+    let mut kills = Kills::of(&bench, "child_repairs", KILLS, reset);
+    let mut changed = 0;
+    for number in 0..kills.count {
+        reset();
+        kills.kill(&bench, number);
         changed += u32::from(packs(&bench.storage()).len() != packs(&saved).len());
         assert!(repository.locks().unwrap().iter().all(|lock| lock.is_stale));
         repository.unlock(Unlock::Stale).unwrap();
@@ -264,7 +242,8 @@ fn a_killed_repair_loses_nothing() {
             repository.verify(snapshot, VerifyDepth::Data, &Silent).unwrap();
         }
     }
-    eprintln!("{killed} of {KILLS} were killed in the middle, {changed} after they had written something");
+    let Kills { killed, count, .. } = kills;
+    eprintln!("{killed} of {count} were killed in the middle, {changed} after they had written something");
     assert!(killed > 3 && changed > 1, "{killed} killed, {changed} of them after a change");
     bench.assert_restic_is_content();
     assert_restores(&bench, &repository, &old, "target");

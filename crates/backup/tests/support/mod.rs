@@ -6,6 +6,7 @@
 
 pub mod azure;
 pub mod bucket;
+pub mod kill;
 
 use jiff::Timestamp;
 use lvault_backup::{

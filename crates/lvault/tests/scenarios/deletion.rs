@@ -1,15 +1,19 @@
 //! Objects that are deleted at the worst moments: they go away, and nothing of them stays, except what was to be kept.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use lvault_api::Phase;
 
-use crate::data::{Tree, fill};
+use crate::data::{Tree, fill, noise};
+use crate::process::{Dice, Executor, until};
 use crate::world::{Engine, World};
 
 on_each_engine!(
     deleted_while_pending,
     deleted_while_running,
+    a_cancelled_copy_ends_at_once_and_leaves_a_clean_repository,
+    a_hangup_ends_no_copy,
     deleted_when_succeeded,
     deleted_when_failed,
     the_source_deleted_while_its_snapshot_runs,
@@ -59,6 +63,49 @@ fn deleted_while_running(engine: Engine) {
     assert_eq!(repository.snapshots().len(), 1);
     repository.only(&next, 1);
     repository.check();
+    world.finish();
+}
+
+/// The executor of a second snapshot, stopped while it holds its lock of the repository.
+fn stopped_in_its_middle(world: &World, data: &Path) -> (String, Executor) {
+    world.snapshot("s1", "data", &["--wait", "--timeout", "60s"]);
+    noise(&data.join("more"), &mut Dice::of(24), 24 << 20);
+    let repository = world.repository("main", "data");
+    let uid = world.snapshot("s2", "data", &[]);
+    world.phase("s2", 1, Phase::Running);
+    let executor = world.executor(&uid);
+    until("the repository is locked", || (repository.locks() == 1).then_some(()));
+    executor.process.stop();
+    (uid, executor)
+}
+
+/// It is stopped, so that nothing it could do itself is any help.
+fn a_cancelled_copy_ends_at_once_and_leaves_a_clean_repository(engine: Engine) {
+    let (world, data) = begun(engine, 23, 8);
+    let (uid, executor) = stopped_in_its_middle(&world, &data);
+    let repository = world.repository("main", "data");
+    world.delete("s2");
+    let asked = Instant::now();
+    until("the executor ends", || executor.process.is_gone().then_some(()));
+    let ended = asked.elapsed();
+    eprintln!("ended after {ended:?}");
+    assert!(ended < Duration::from_secs(2), "the executor ended after {ended:?}");
+    world.gone("s2");
+    assert_eq!(world.node().traces(&uid), Vec::<String>::new());
+    assert_eq!(repository.locks(), 0, "its lock is left");
+    repository.check();
+    assert_eq!(repository.snapshots().len(), 1);
+    world.finish();
+}
+
+/// `restic unlock` sends that signal to ask whether the owner of a lock lives.
+fn a_hangup_ends_no_copy(engine: Engine) {
+    let (world, data) = begun(engine, 25, 8);
+    let (_, executor) = stopped_in_its_middle(&world, &data);
+    executor.process.hang_up();
+    executor.process.go_on();
+    let done = world.phase("s2", 1, Phase::Succeeded);
+    assert_eq!(done.executor.unwrap().launch, Some(1), "it was ended and succeeded");
     world.finish();
 }
 

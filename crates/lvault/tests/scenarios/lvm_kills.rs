@@ -230,7 +230,7 @@ fn judge(world: &World, ledger: &Ledger) -> String {
     }
     if whole > 0 {
         assert_eq!(repository.snapshots().len(), whole, "commits that no attempt knows");
-        assert_eq!(list(&repository.folder().join("locks")), Vec::<PathBuf>::new(), "locks are left");
+        assert_eq!(repository.locks(), 0, "locks are left");
         repository.check();
     }
     let kept = failed.len();

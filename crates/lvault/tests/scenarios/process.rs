@@ -94,6 +94,11 @@ impl Process {
         }
     }
 
+    /// Tells it that its terminal is gone. A stopped process finds out when it goes on.
+    pub(crate) fn hang_up(&self) {
+        self.signal(Signal::HUP);
+    }
+
     /// Lets it go on.
     pub(crate) fn go_on(&self) {
         self.signal(Signal::CONT);

@@ -58,6 +58,12 @@ impl Snapshots {
     }
 }
 
+/// Without those that are, or were, being written.
+fn whole_files(folder: &Path) -> usize {
+    let files = crate::process::list(folder);
+    files.iter().filter(|file| file.file_name().is_some_and(|name| name.len() == 64)).count()
+}
+
 impl Repository {
     fn restic(&self, args: &[&str]) -> Command {
         let mut restic = command("restic");
@@ -99,8 +105,12 @@ impl Repository {
     /// How many snapshots there are; in a folder without asking restic. A file that is being written has another name.
     pub(crate) fn commits(&self) -> usize {
         let Place::Folder(path) = &self.place else { return self.snapshots().len() };
-        let files = crate::process::list(&path.join("snapshots"));
-        files.iter().filter(|file| file.file_name().is_some_and(|name| name.len() == 64)).count()
+        whole_files(&path.join("snapshots"))
+    }
+
+    /// How many locks there are in a folder.
+    pub(crate) fn locks(&self) -> usize {
+        whole_files(&self.folder().join("locks"))
     }
 
     /// The one snapshot of an attempt.
