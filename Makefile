@@ -16,7 +16,7 @@ help:
 	@echo "make prove   the proof: model, crash points, stale views, 10,000 random histories, schema, mutations, fuzzing (see docs/PROOF.md)"
 	@echo "make prove-long  the same with 100,000 histories (HISTORIES=n for another number, in both)"
 	@echo "make fuzz    coverage-guided fuzzing of every parser of bytes from outside (FUZZ_SECONDS=60 each, FUZZ_TARGETS='patch lvmd' for some)"
-	@echo "make kills   end the API server with SIGKILL under write load, 1,000 times, and a machine with LVM 100 times, and compare"
+	@echo "make kills   SIGKILL: the API server under write load, 1,000 times; backup, restore, prune and repair 100 times each; a machine with LVM 100 times"
 	@echo "make bench   measure against restic and etcd, snapshot latency, cost at rest and in a large cluster, LVM (BENCH=latency for a part, BENCH_MB=256 for less)"
 	@echo "make deny    licences, advisories and sources of all dependencies (installs cargo-deny when it is missing)"
 	@echo "make setup   install the Debian or Ubuntu packages that are missing"
@@ -48,6 +48,7 @@ soak: setup
 
 kills:
 	cargo nextest run --locked --package lvault-apiserver --run-ignored only --no-capture -E 'test(a_thousand_killed_writers)'
+	LVAULT_KILLS=100 cargo nextest run --locked --workspace --profile soak --no-capture -E 'package(lvault-backup) & test(/a_killed_(backup|restore|prune|repair)/)'
 	LVAULT_KILLS=25 cargo nextest run --locked --workspace --profile soak --no-capture -E 'test(machine_killed)'
 
 # Root measures the image engine, others the directory engine. BENCH_* in the environment: see cargo xtask bench --help.
