@@ -139,6 +139,7 @@ mod tests {
     /// Blobs in packs.
     struct Bench {
         storage: Storage,
+        seal: Seal,
         indexed: Indexed,
         blobs: Vec<(DataId, Vec<u8>)>,
         packs: Vec<IndexedPack>,
@@ -175,7 +176,7 @@ mod tests {
         let (id, bytes) = file.encode(&seal).unwrap();
         storage.write(&file_name(FileType::Index, &id), vec![bytes], Put::Overwrite).unwrap();
         let indexed = Indexed::load(&storage, &seal).unwrap();
-        Bench { storage, indexed, blobs, packs: file.packs }
+        Bench { storage, seal, indexed, blobs, packs: file.packs }
     }
 
     impl Bench {
@@ -224,6 +225,20 @@ mod tests {
                 let [taken] = taken.as_slice() else { panic!("{} times", taken.len()) };
                 prop_assert_eq!(taken.is_err(), *number == damaged, "{:?}", taken);
             }
+        }
+    }
+
+    /// The other copy is what a writer sealed whose memory erred before: it opens, and is something else.
+    #[test]
+    fn of_two_copies_the_one_with_the_right_content_is_handed_over() {
+        for (wrong, right) in [(0, 1), (1, 0)] {
+            let mut bench = bench(&[vec![100], vec![100]]);
+            bench.packs[wrong].blobs[0].id = *bench.blobs[right].0;
+            let (id, bytes) = IndexFile { packs: std::mem::take(&mut bench.packs) }.encode(&bench.seal).unwrap();
+            bench.storage.write(&file_name(FileType::Index, &id), vec![bytes], Put::Overwrite).unwrap();
+            bench.indexed = Indexed::load(&bench.storage, &bench.seal).unwrap();
+            assert_eq!(bench.indexed.places(BlobType::Data, &bench.blobs[right].0).count(), 2);
+            assert_eq!(bench.read(&[right]), [[Ok(bench.blobs[right].1.clone())]]);
         }
     }
 
