@@ -62,7 +62,7 @@ fn round(place: &Place, tools: &[Tool], change: impl FnOnce() -> Result<(), Stri
             let Cost { wall, cpu, peak } = cost;
             say(&format!("  {} {tool:?}: {wall:.1} s, {cpu:.1} s CPU, {peak:.0} MiB", step.name()));
             runs.push(Run { step, tool, cost });
-            place.clear_target()?;
+            place.put_target_aside(step, tool)?;
         }
     }
     Ok(runs)

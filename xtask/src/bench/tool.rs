@@ -91,9 +91,12 @@ impl Place<'_> {
         self.folder.join("target")
     }
 
-    pub(crate) fn clear_target(&self) -> Result<(), String> {
-        fs::remove_dir_all(self.target()).map_err(io("clearing what was restored"))?;
-        fs::create_dir(self.target()).map_err(io("clearing what was restored"))
+    /// Puts what was restored aside until the round ends: a file system avoids the inodes of files that were just deleted, and whoever
+    /// restores next would pay for that.
+    pub(crate) fn put_target_aside(&self, step: Step, tool: Tool) -> Result<(), String> {
+        let aside = self.folder.join(format!("{step:?}-{tool:?}"));
+        fs::rename(self.target(), aside).map_err(io("putting aside what was restored"))?;
+        fs::create_dir(self.target()).map_err(io("making a folder"))
     }
 
     /// What is run; nothing where a tool has no such step.
