@@ -58,14 +58,21 @@ impl Kills {
         Self { test, run: run.min().unwrap(), count, killed: 0 }
     }
 
-    /// Early and late ones by turns. A machine that has become faster meanwhile is followed.
+    /// Early and late ones by turns. A machine that has become faster or slower meanwhile is followed: a run that ended before its kill was
+    /// shorter than thought, and one that a late kill met may be longer.
     pub fn kill(&mut self, bench: &Bench, number: u32) {
         let mut child = start(bench, self.test);
-        std::thread::sleep(self.run * (number * 7 % self.count) / self.count);
+        let part = number * 7 % self.count;
+        std::thread::sleep(self.run * part / self.count);
         let _ = child.kill();
         match child.wait().unwrap().success() {
             true => self.run = self.run * 4 / 5,
-            false => self.killed += 1,
+            false => {
+                self.killed += 1;
+                if part * 3 >= self.count * 2 {
+                    self.run = self.run * 6 / 5;
+                }
+            }
         }
     }
 }
