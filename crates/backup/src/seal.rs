@@ -20,8 +20,8 @@ pub(crate) const OVERHEAD: usize = NONCE + TAG;
 const NONCE: usize = 16;
 const TAG: usize = 16;
 
-/// The zstd level of restic's default.
-const LEVEL: i32 = 3;
+/// One below restic's: its compressor at its own default makes blobs of this size, and takes longer (docs/BENCHMARKS.md).
+const LEVEL: i32 = 2;
 
 /// The byte before compressed JSON; JSON that is not compressed begins with a bracket.
 const COMPRESSED: u8 = 2;
