@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::run::{Cost, Program, bytes_below, median};
+use super::run::{Cost, Program, bytes_below, empty_files_below, median};
 use super::tool::{Place, Step, Tool};
 use super::tree::{Shape, Tree};
 use super::{Settings, io, say};
@@ -28,7 +28,7 @@ pub(crate) fn measure(settings: &Settings, shape: Shape, scratch: &Path) -> Resu
     let mut runs = Vec::new();
     let mut sizes: Vec<(Tool, f64)> = Vec::new();
     for number in 0..repetitions {
-        let place = Place { folder: scratch.join("round"), tree: &root, example: &settings.example };
+        let place = Place { folder: scratch.join(format!("round-{number}")), tree: &root, example: &settings.example };
         // Who begins changes from repetition to repetition.
         let mut tools = all.clone();
         tools.rotate_left(number % all.len());
@@ -37,7 +37,7 @@ pub(crate) fn measure(settings: &Settings, shape: Shape, scratch: &Path) -> Resu
         for tool in tools {
             sizes.push((tool, bytes_below(&place.repository(tool))? as f64 / MIB));
         }
-        fs::remove_dir_all(&place.folder).map_err(io("removing what was measured"))?;
+        empty_files_below(&place.folder)?;
     }
     fs::remove_dir_all(&root).map_err(io("removing the tree"))?;
     print(&all, &runs, &sizes);

@@ -125,6 +125,22 @@ pub(crate) fn bytes_below(folder: &Path) -> Result<u64, String> {
     Ok(bytes)
 }
 
+/// Empties all files below a folder, and keeps them: ext4 looks at each inode that was deleted within the last minutes before it makes
+/// a file, so that whoever restores next would pay for what was removed.
+pub(crate) fn empty_files_below(folder: &Path) -> Result<(), String> {
+    let failed = |path: &Path, e: std::io::Error| format!("cannot empty {}: {e}", path.display());
+    for entry in fs::read_dir(folder).map_err(|e| failed(folder, e))? {
+        let path = entry.map_err(|e| failed(folder, e))?.path();
+        let kind = fs::symlink_metadata(&path).map_err(|e| failed(&path, e))?.file_type();
+        if kind.is_dir() {
+            empty_files_below(&path)?;
+        } else if kind.is_file() {
+            fs::File::create(&path).map_err(|e| failed(&path, e))?;
+        }
+    }
+    Ok(())
+}
+
 /// The middle of some figures; of an even number, the mean of the two in the middle.
 pub(crate) fn median(figures: impl IntoIterator<Item = f64>) -> f64 {
     let mut sorted: Vec<f64> = figures.into_iter().collect();
@@ -155,6 +171,8 @@ mod tests {
         }
         fs::write(scratch.path().join("more"), "12345").expect("a file");
         assert!(bytes_below(scratch.path()).expect("a folder") >= 5);
+        empty_files_below(scratch.path()).expect("its files");
+        assert_eq!(bytes_below(scratch.path()).expect("a folder that is still there"), 0);
     }
 
     #[test]

@@ -91,8 +91,7 @@ impl Place<'_> {
         self.folder.join("target")
     }
 
-    /// Puts what was restored aside until the round ends: a file system avoids the inodes of files that were just deleted, and whoever
-    /// restores next would pay for that.
+    /// Puts what was restored aside until the benchmark ends: see [`empty_files_below`](super::run::empty_files_below).
     pub(crate) fn put_target_aside(&self, step: Step, tool: Tool) -> Result<(), String> {
         let aside = self.folder.join(format!("{step:?}-{tool:?}"));
         fs::rename(self.target(), aside).map_err(io("putting aside what was restored"))?;
