@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use lvault_core::{Attempt, Job, Launch};
 use serde::{Deserialize, Serialize};
 
@@ -88,6 +89,9 @@ pub enum Work {
         /// What cannot be read is left out, and told.
         #[serde(default)]
         skip_unreadable: bool,
+        /// When the snapshot was asked for: what it shows is not older.
+        #[serde(default)]
+        asked_at: Option<Timestamp>,
     },
     /// Fill a mounted volume from the repository.
     Restore {

@@ -11,14 +11,14 @@ use crate::index::Indexed;
 use crate::labels::{Host, Key, Snapshot, SnapshotId, SourcePath, Tag};
 use crate::lock::Held;
 use crate::metadata::Folder;
-use crate::pipeline::{Hook, Run, Source, get};
+use crate::pipeline::{Hook, Run, Source, Trust, get};
 use crate::progress::{Progress, Step};
 use crate::repository::Repository;
 use crate::retry::Retry;
 use crate::storage::{LEFTOVER_AGE, Put};
 use crate::tree::{snapshot_file, snapshot_root};
-use draft::snapshot_draft;
-use jiff::Timestamp;
+use draft::{PROGRAM_VERSION, snapshot_draft};
+use jiff::{SignedDuration, Timestamp};
 use rustic_core::repofile::{Node, SnapshotFile};
 use rustic_core::{FileType, Id};
 use std::io;
@@ -29,9 +29,14 @@ use std::time::SystemTime;
 pub use crate::pipeline::Unreadable;
 
 /// How a file is recognised as unchanged since the parent snapshot, and not read.
+///
+/// A file system's clock goes in steps, of some milliseconds on most and of a second on some: two changes within one step have the
+/// same time, and a snapshot may fall between them. So a time is trusted only where it is earlier than the parent snapshot by more than
+/// a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum ChangeDetection {
-    /// Size, modification time and change time are the same. Nothing that changes a file escapes this.
+    /// Size, modification time, change time and inode are the same. Nothing that changes a file escapes this, unless the machine's
+    /// clock is set back.
     #[default]
     ChangeTime,
     /// Size and modification time are the same. For volumes whose snapshots are copies, where every change time is new. A
@@ -65,7 +70,8 @@ pub struct BackUp {
     pub key: Key,
     /// Further tags.
     pub tags: Vec<Tag>,
-    /// The time of the snapshot; the parent is the one with the latest.
+    /// The moment that the volume shows, or an earlier one; the parent is the snapshot with the latest. By the clock that gives
+    /// files their times: what was changed about then is read again next time, see [`ChangeDetection`].
     pub time: Timestamp,
     /// How unchanged files are recognised.
     pub change_detection: ChangeDetection,
@@ -208,7 +214,12 @@ impl Repository {
         let parent = self.parent(what, &indexed).map_err(failed)?;
         let (estimate, parent_node) = (parent.as_ref().and_then(Parent::estimate), parent.as_ref().map(Parent::root));
         let source = Source { root, as_path: what.as_path.as_path(), parent: parent_node, estimate };
-        let run = Run::new(self, indexed, what.change_detection, Arc::clone(&progress), hook);
+        let trust = Trust {
+            change_detection: what.change_detection,
+            settled_before: parent.as_ref().and_then(Parent::settled_before),
+            takes_nodes: parent.as_ref().is_some_and(Parent::is_ours),
+        };
+        let run = Run::new(self, indexed, trust, Arc::clone(&progress), hook);
         let copied = run.copy(source);
         let tree = self.complete(copied, &run, what)?;
         if !progress.may_commit() {
@@ -308,6 +319,9 @@ impl Repository {
     }
 }
 
+/// A file system's clock goes in steps of at most a second, and so does the clock by which objects are created.
+const CLOCK_STEP: SignedDuration = SignedDuration::from_secs(2);
+
 /// The snapshot that a backup is compared with.
 struct Parent {
     snapshot: Snapshot,
@@ -322,6 +336,16 @@ impl Parent {
 
     fn file_id(&self) -> Option<rustic_core::repofile::SnapshotId> {
         self.snapshot.id.as_str().parse().ok()
+    }
+
+    /// Files that were changed before this have another time since, if they were changed again.
+    fn settled_before(&self) -> Option<Timestamp> {
+        self.snapshot.time.checked_sub(CLOCK_STEP).ok()
+    }
+
+    /// Whether this version of lvault wrote it.
+    fn is_ours(&self) -> bool {
+        self.file.program_version == PROGRAM_VERSION
     }
 
     /// Bytes and files it held.

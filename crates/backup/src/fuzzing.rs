@@ -134,7 +134,11 @@ fn index(data: &[u8]) {
 /// A tree: no name of it leads out of its folder, and the outline by which a prune decides what is needed names what a restore
 /// needs.
 fn tree(data: &[u8]) {
+    let read = tree::parse_tree(data);
     let Ok(tree) = serde_json::from_slice::<Tree>(data) else { return };
+    if let Ok(read) = read {
+        assert_eq!(read.nodes, tree.nodes);
+    }
     let outline: Outline = serde_json::from_slice(data).expect("a prune reads what a restore reads");
     assert_eq!(outline.nodes.len(), tree.nodes.len());
     let mut size = tree::SnapshotSize::default();

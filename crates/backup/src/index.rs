@@ -5,7 +5,7 @@
 
 use crate::backend::{file_name, list_ids};
 use crate::fault::Fault;
-use crate::seal::{Seal, hash};
+use crate::seal::{Opened, Seal, hash};
 use crate::storage::Storage;
 use rustic_core::repofile::BlobType;
 use rustic_core::{FileType, Id};
@@ -263,10 +263,28 @@ impl Indexed {
 
     /// Reads a blob, and checks that it is what its id says. Of several copies, the first that is whole.
     pub(crate) fn read(&self, kind: BlobType, id: &Id) -> Result<Vec<u8>, Fault> {
+        self.first_whole(kind, id, |place| {
+            let (content, _) = self.open(kind, id, place, &mut self.fetch(place)?)?;
+            Ok(content)
+        })
+    }
+
+    /// The same of a blob that is too long to be decompressed at once.
+    pub(crate) fn read_long(&self, kind: BlobType, id: &Id) -> Result<Opened, Fault> {
+        self.first_whole(kind, id, |place| {
+            let damaged = |what: &str| self.damaged(kind, id, &place, what);
+            let opened = Opened::of(&self.seal, self.fetch(place)?, place.raw_length().is_some());
+            let opened = opened.map_err(|what| damaged(&what))?;
+            let hash = opened.hash(place.data_length() as u64).map_err(|what| damaged(&what))?;
+            if Id::new(hash) == *id { Ok(opened) } else { Err(damaged("it does not hash to its id")) }
+        })
+    }
+
+    fn first_whole<T>(&self, kind: BlobType, id: &Id, read: impl Fn(Place) -> Result<T, Fault>) -> Result<T, Fault> {
         let mut failure = None;
         for place in self.places(kind, id) {
-            match self.fetch(place).and_then(|mut sealed| self.open(kind, id, place, &mut sealed)) {
-                Ok((content, _)) => return Ok(content),
+            match read(place) {
+                Ok(whole) => return Ok(whole),
                 Err(fault) => failure = failure.or(Some(fault)),
             }
         }

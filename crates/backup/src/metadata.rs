@@ -5,20 +5,24 @@
 //! not stored: on another machine, or in a container, they mean somebody else. The device number is stored as zero: a
 //! snapshot is mounted on another device each time, and hard links within one file system are told apart by inode.
 
+mod stat;
+
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use rustic_core::repofile::Metadata as NodeMetadata;
-use rustic_core::repofile::{Node, NodeType};
-use rustix::fs::{lgetxattr, llistxattr};
+use rustic_core::repofile::Node;
+use rustix::fs::{FileType, fgetxattr, flistxattr, lgetxattr, llistxattr};
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
-use std::fs::{File, FileType, Metadata};
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+pub(crate) use stat::{Stat, timestamp};
 
 const GO_DIR: u32 = 1 << 31;
 const GO_SYMLINK: u32 = 1 << 27;
@@ -42,6 +46,13 @@ impl Folder {
         use rustix::fs::{Mode, OFlags};
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(Self { fd: rustix::fs::open(path, flags, Mode::empty())? })
+    }
+
+    /// Opens a folder in this one; a symbolic link is refused.
+    pub(crate) fn open_in(&self, name: &OsStr) -> io::Result<Self> {
+        use rustix::fs::{Mode, OFlags};
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(Self { fd: rustix::fs::openat(&self.fd, name, flags, Mode::empty())? })
     }
 
     /// The path of an entry, valid in this process as long as the folder is open.
@@ -84,27 +95,21 @@ impl Folder {
 }
 
 /// A folder's or file's mode as Go writes it.
-fn go_mode(mode: u32, kind: FileType) -> u32 {
+pub(crate) fn go_mode(mode: u32) -> u32 {
     let mut go = mode & 0o777;
     for (unix, bit) in [(0o4000, GO_SETUID), (0o2000, GO_SETGID), (0o1000, GO_STICKY)] {
         if mode & unix != 0 {
             go |= bit;
         }
     }
-    go | if kind.is_dir() {
-        GO_DIR
-    } else if kind.is_symlink() {
-        GO_SYMLINK
-    } else if kind.is_block_device() {
-        GO_DEVICE
-    } else if kind.is_char_device() {
-        GO_DEVICE | GO_CHARDEV
-    } else if kind.is_fifo() {
-        GO_FIFO
-    } else if kind.is_socket() {
-        GO_SOCKET
-    } else {
-        0
+    go | match FileType::from_raw_mode(mode) {
+        FileType::Directory => GO_DIR,
+        FileType::Symlink => GO_SYMLINK,
+        FileType::BlockDevice => GO_DEVICE,
+        FileType::CharacterDevice => GO_DEVICE | GO_CHARDEV,
+        FileType::Fifo => GO_FIFO,
+        FileType::Socket => GO_SOCKET,
+        FileType::RegularFile | FileType::Unknown => 0,
     }
 }
 
@@ -119,32 +124,34 @@ pub(crate) fn permissions(go: u32) -> u32 {
     mode
 }
 
-/// Makes the tree node of what lies at `path`, under the name `name`.
+/// Makes the tree node of an entry, but for its extended attributes: see [`give_attributes`].
 ///
 /// Fails when anything of it cannot be read or cannot be stored: a node is whole or it is an error.
-pub(crate) fn node(path: &Path, name: &OsStr, stat: &Metadata) -> io::Result<Node> {
-    let kind = stat.file_type();
-    let node_type = node_type(path, stat)?;
-    let mtime = timestamp(stat.mtime(), stat.mtime_nsec())?;
-    let is_file = kind.is_file();
+pub(crate) fn bare_node(folder: &Folder, name: &OsStr, stat: &Stat) -> io::Result<Node> {
+    let node_type = stat.node_type(|| stat::read_link(folder, name))?;
+    let mtime = timestamp(stat.mtime)?;
     let meta = NodeMetadata {
-        mode: Some(go_mode(stat.mode(), kind)),
+        mode: Some(go_mode(stat.mode)),
         mtime: Some(mtime),
         atime: Some(mtime),
-        ctime: Some(timestamp(stat.ctime(), stat.ctime_nsec())?),
-        uid: Some(stat.uid()),
-        gid: Some(stat.gid()),
+        ctime: Some(timestamp(stat.ctime)?),
+        uid: Some(stat.uid),
+        gid: Some(stat.gid),
         user: None,
         group: None,
-        inode: stat.ino(),
+        inode: stat.inode,
         device_id: 0,
-        size: if is_file { stat.len() } else { 0 },
-        links: if kind.is_dir() { 0 } else { stat.nlink() },
+        size: stat.node_size(),
+        links: stat.node_links(),
         extended_attributes: Vec::new(),
     };
-    let mut node = Node::new_node(name, node_type, meta);
+    Ok(Node::new_node(name, node_type, meta))
+}
+
+/// Puts extended attributes into a node; what the format cannot hold is an error.
+pub(crate) fn give_attributes(node: &mut Node, attributes: Vec<(OsString, Vec<u8>)>) -> io::Result<()> {
     let mut stored = Vec::new();
-    for (name, value) in attributes(path)? {
+    for (name, value) in attributes {
         let name = name.into_string().map_err(|name| {
             io::Error::other(format!("the extended attribute {name:?} has a name that restic's format cannot hold"))
         })?;
@@ -152,34 +159,7 @@ pub(crate) fn node(path: &Path, name: &OsStr, stat: &Metadata) -> io::Result<Nod
     }
     // The attribute's type is not exported: it is made the way it is read.
     node.meta.extended_attributes = serde_json::from_value(stored.into())?;
-    Ok(node)
-}
-
-fn node_type(path: &Path, stat: &Metadata) -> io::Result<NodeType> {
-    let kind = stat.file_type();
-    if kind.is_file() {
-        Ok(NodeType::File)
-    } else if kind.is_dir() {
-        Ok(NodeType::Dir)
-    } else if kind.is_symlink() {
-        Ok(NodeType::from_link(&std::fs::read_link(path)?))
-    } else if kind.is_block_device() {
-        Ok(NodeType::Dev { device: stat.rdev() })
-    } else if kind.is_char_device() {
-        Ok(NodeType::Chardev { device: stat.rdev() })
-    } else if kind.is_fifo() {
-        Ok(NodeType::Fifo)
-    } else if kind.is_socket() {
-        Ok(NodeType::Socket)
-    } else {
-        Err(io::Error::other("this kind of file cannot be stored"))
-    }
-}
-
-fn timestamp(seconds: i64, nanoseconds: i64) -> io::Result<Timestamp> {
-    let out_of_range = || io::Error::other("a time that restic's format cannot hold");
-    let nanoseconds = i32::try_from(nanoseconds).map_err(|_| out_of_range())?;
-    Timestamp::new(seconds, nanoseconds).map_err(|_| out_of_range())
+    Ok(())
 }
 
 /// Seconds and nanoseconds as the kernel counts them: nanoseconds are never negative.
@@ -188,10 +168,33 @@ pub(crate) fn kernel_time(time: Timestamp) -> (i64, i64) {
     if nanoseconds < 0 { (seconds - 1, nanoseconds + 1_000_000_000) } else { (seconds, nanoseconds) }
 }
 
-/// All extended attributes (ACLs and capabilities among them) of what lies at `path`, links not followed, sorted by name.
+/// Extended attributes (ACLs and capabilities among them) by name, sorted.
+type Attributes = Vec<(OsString, Vec<u8>)>;
+
+/// All extended attributes of what lies at `path`, links not followed.
 /// A file system without extended attributes has none.
-pub(crate) fn attributes(path: &Path) -> io::Result<Vec<(OsString, Vec<u8>)>> {
-    let names = match grown(|buffer| llistxattr(path, buffer)) {
+pub(crate) fn attributes(path: &Path) -> io::Result<Attributes> {
+    all_attributes(|buffer| llistxattr(path, buffer), |name, buffer| lgetxattr(path, name, buffer))
+}
+
+/// The same of an entry of a folder.
+pub(crate) fn attributes_at(folder: &Folder, name: &OsStr) -> io::Result<Attributes> {
+    let path = stat::path_at(folder, name);
+    let path = path.as_slice();
+    all_attributes(|buffer| llistxattr(path, buffer), |name, buffer| lgetxattr(path, name, buffer))
+}
+
+/// The same of an open file or folder.
+pub(crate) fn attributes_of(open: impl AsFd) -> io::Result<Attributes> {
+    let open = open.as_fd();
+    all_attributes(|buffer| flistxattr(open, buffer), |name, buffer| fgetxattr(open, name, buffer))
+}
+
+fn all_attributes(
+    list: impl FnMut(&mut [u8]) -> rustix::io::Result<usize>,
+    mut get: impl FnMut(&[u8], &mut [u8]) -> rustix::io::Result<usize>,
+) -> io::Result<Attributes> {
+    let names = match grown(list) {
         Ok(names) => names,
         Err(Errno::NOTSUP) => return Ok(Vec::new()),
         Err(err) => return Err(err.into()),
@@ -200,7 +203,7 @@ pub(crate) fn attributes(path: &Path) -> io::Result<Vec<(OsString, Vec<u8>)>> {
         .split(|byte| *byte == 0)
         .filter(|name| !name.is_empty())
         .map(|name| {
-            let value = grown(|buffer| lgetxattr(path, name, buffer))?;
+            let value = grown(|buffer| get(name, buffer))?;
             Ok((OsString::from_vec(name.to_vec()), value))
         })
         .collect::<io::Result<Vec<_>>>()?;
@@ -210,17 +213,17 @@ pub(crate) fn attributes(path: &Path) -> io::Result<Vec<(OsString, Vec<u8>)>> {
 
 /// Asks again with a larger buffer, up to the kernel's own limit of 64 KiB, until the answer fits.
 fn grown(mut ask: impl FnMut(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::io::Result<Vec<u8>> {
-    let mut buffer = vec![0; 1024];
-    loop {
-        match ask(buffer.as_mut_slice()) {
-            Ok(length) => {
-                buffer.truncate(length);
-                return Ok(buffer);
-            }
-            Err(Errno::RANGE) if buffer.len() < 65536 => buffer.resize(65536, 0),
-            Err(err) => return Err(err),
-        }
+    // Most files have no attributes.
+    let mut small = [0; 256];
+    match ask(&mut small) {
+        Ok(length) => return Ok(small[..length].to_vec()),
+        Err(Errno::RANGE) => {}
+        Err(err) => return Err(err),
     }
+    let mut buffer = vec![0; 65536];
+    let length = ask(buffer.as_mut_slice())?;
+    buffer.truncate(length);
+    Ok(buffer)
 }
 
 /// How a path leads to what metadata is given to.
@@ -304,32 +307,28 @@ fn apply_times(path: &Path, links: Links, node: &Node) -> io::Result<()> {
 
 /// What of `path` differs from its node, in words; nothing where they agree. Contents are not looked at.
 pub(crate) fn differences(path: &Path, node: &Node) -> io::Result<Vec<String>> {
-    let stat = std::fs::symlink_metadata(path)?;
+    let stat = Stat::at_path(path)?;
     let mut found = Vec::new();
     let mut compare = |what: &str, is: String, should: String| {
         if is != should {
             found.push(format!("{what} is {is} and should be {should}"));
         }
     };
-    let now = node_type(path, &stat)?;
+    let now = stat.node_type(|| std::fs::read_link(path))?;
     compare("the type", format!("{now:?}"), format!("{:?}", node.node_type));
     if let Some(mode) = node.meta.mode
         && !node.is_symlink()
     {
-        compare("the mode", format!("{:04o}", stat.mode() & 0o7777), format!("{:04o}", permissions(mode)));
+        compare("the mode", format!("{:04o}", stat.mode & 0o7777), format!("{:04o}", permissions(mode)));
     }
     if let (Some(uid), Some(gid)) = (node.meta.uid, node.meta.gid) {
-        compare("the owner", format!("{}:{}", stat.uid(), stat.gid()), format!("{uid}:{gid}"));
+        compare("the owner", format!("{}:{}", stat.uid, stat.gid), format!("{uid}:{gid}"));
     }
     if let Some(mtime) = node.meta.mtime {
-        compare(
-            "the modification time",
-            format!("{:?}", (stat.mtime(), stat.mtime_nsec())),
-            format!("{:?}", kernel_time(mtime)),
-        );
+        compare("the modification time", format!("{:?}", stat.mtime), format!("{:?}", kernel_time(mtime)));
     }
     if node.is_file() {
-        compare("the size", stat.len().to_string(), node.meta.size.to_string());
+        compare("the size", stat.size.to_string(), node.meta.size.to_string());
     }
     found.extend(attribute_differences(path, node)?);
     Ok(found)
@@ -370,14 +369,15 @@ mod tests {
     proptest! {
         #[test]
         fn modes_survive_gos_way_of_writing_them(mode in 0_u32..0o10000) {
-            let file = std::fs::metadata("/").unwrap().file_type();
-            prop_assert_eq!(permissions(go_mode(mode, file)), mode);
+            for kind in [0o100_000, 0o040_000, 0o120_000] {
+                prop_assert_eq!(permissions(go_mode(mode | kind)), mode);
+            }
         }
 
         #[test]
-        fn times_survive(seconds in -10_000_000_000_i64..10_000_000_000, nanoseconds in 0_i64..1_000_000_000) {
-            let time = timestamp(seconds, nanoseconds).unwrap();
-            prop_assert_eq!(kernel_time(time), (seconds, nanoseconds));
+        fn times_survive(seconds in -10_000_000_000_i64..10_000_000_000, nanoseconds in 0_u32..1_000_000_000) {
+            let time = timestamp((seconds, nanoseconds)).unwrap();
+            prop_assert_eq!(kernel_time(time), (seconds, i64::from(nanoseconds)));
         }
     }
 }

@@ -5,6 +5,8 @@
 //!     \--what needs no reading--> trees <--contents--/
 //! ```
 //!
+//! Workers that have nothing to do walk along.
+//!
 //! What holds here:
 //! - Every queue is bounded, and so is memory: by the workers' buffers, four packs, the folders being walked, and the index.
 //! - Nothing is lost in silence: what cannot be read is in the [`Ledger`], and any other failure ends the run.
@@ -13,6 +15,7 @@
 
 mod branch;
 mod chunk;
+mod entries;
 mod ledger;
 mod pack;
 mod queue;
@@ -30,8 +33,9 @@ use crate::index::Indexed;
 use crate::metadata::Folder;
 use crate::progress::Progress;
 use crate::repository::Repository;
-use crate::seal::{Press, Seal, hash};
+use crate::seal::{LongSealed, Press, Pressed, Seal, hash};
 use chunk::Chunker;
+use jiff::Timestamp;
 use pack::{FullPack, Packer, pack_queue};
 use queue::{Job, Queue};
 use read::{ChunkJob, FileJob, press_chunk, read_file};
@@ -39,10 +43,10 @@ use rustic_core::Id;
 use rustic_core::repofile::{BlobType, Node};
 use std::collections::HashSet;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, OnceLock};
-use walk::Walk;
+use walk::{FolderJob, walk, walk_folder};
 
 /// At most so many workers: each has buffers of several megabytes.
 const WORKERS: usize = 8;
@@ -72,6 +76,16 @@ pub(crate) struct Source<'a> {
     pub(crate) estimate: Option<(u64, u64)>,
 }
 
+/// What of the parent snapshot is trusted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Trust {
+    pub(crate) change_detection: ChangeDetection,
+    /// Times before this one; none where there is no parent.
+    pub(crate) settled_before: Option<Timestamp>,
+    /// Whether its nodes are what lvault would write itself.
+    pub(crate) takes_nodes: bool,
+}
+
 /// One run of the pipeline: what all its threads share.
 pub(crate) struct Run {
     pub(crate) ledger: Ledger,
@@ -79,8 +93,8 @@ pub(crate) struct Run {
     indexed: Indexed,
     seal: Seal,
     chunker: Chunker,
-    change_detection: ChangeDetection,
-    queue: Queue<FileJob, ChunkJob>,
+    trust: Trust,
+    queue: Queue<FolderJob, FileJob, ChunkJob>,
     packer: Packer,
     /// Blobs that this run stores.
     added: Mutex<HashSet<(BlobType, [u8; 32])>>,
@@ -91,6 +105,9 @@ pub(crate) struct Run {
     failure: Mutex<Option<Fault>>,
     failed: AtomicBool,
     stopped: AtomicBool,
+    /// Walks that are under way.
+    walks: AtomicUsize,
+    /// Whether all of them are over, so that everything was seen.
     walked: AtomicBool,
 }
 
@@ -108,7 +125,7 @@ impl Run {
     pub(crate) fn new(
         repository: &Repository,
         indexed: Indexed,
-        change_detection: ChangeDetection,
+        trust: Trust,
         progress: Arc<dyn Progress>,
         hook: Hook,
     ) -> Self {
@@ -118,7 +135,7 @@ impl Run {
             indexed,
             seal: repository.seal().clone(),
             chunker: Chunker::new(repository.polynomial()),
-            change_detection,
+            trust,
             queue: Queue::new(),
             packer: Packer::new(repository.storage(), repository.seal()),
             added: Mutex::default(),
@@ -129,6 +146,7 @@ impl Run {
             failure: Mutex::default(),
             failed: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
+            walks: AtomicUsize::new(0),
             walked: AtomicBool::new(false),
         }
     }
@@ -190,11 +208,7 @@ impl Run {
                 }
                 (None, Err(_)) => {}
             }
-            Walk::new(self, &mut worker).walk(source.root, source.as_path, source.parent.as_ref());
-            self.walked.store(true, Ordering::Release);
-            if !self.has_ended() {
-                self.progress.total(self.ledger.bytes(), self.ledger.files());
-            }
+            walk(self, &mut worker, source.root, source.as_path, source.parent.as_ref());
         });
         Ok(())
     }
@@ -203,8 +217,12 @@ impl Run {
         let worker = &mut self.worker(packs)?;
         while let Some(job) = self.queue.next() {
             match job {
+                Job::Folder(folder) => {
+                    let _busy = Busy(&self.queue);
+                    walk_folder(self, worker, folder);
+                }
                 Job::File(file) => {
-                    let _reading = Reading(&self.queue);
+                    let _busy = Busy(&self.queue);
                     read_file(self, worker, file);
                 }
                 Job::Chunk(chunk) => press_chunk(self, worker, chunk),
@@ -230,17 +248,39 @@ impl Run {
             return Ok(id);
         }
         worker.expects_new = true;
+        self.add(kind, &pressed, content.len(), &worker.packs)?;
+        Ok(id)
+    }
+
+    /// The same of a tree that is sealed already.
+    fn store_long_tree(&self, tree: LongSealed, worker: &Worker) -> Result<Id, Fault> {
+        let LongSealed { hash, sealed, raw_length } = tree;
+        if self.claim(BlobType::Tree, hash) {
+            let pressed = Pressed { hash, sealed: &sealed, raw_length: Some(raw_length) };
+            self.add(BlobType::Tree, &pressed, raw_length as usize, &worker.packs)?;
+        }
+        Ok(Id::new(hash))
+    }
+
+    /// Puts a blob that has this length before compression into a pack.
+    fn add(
+        &self,
+        kind: BlobType,
+        pressed: &Pressed<'_>,
+        length: usize,
+        packs: &SyncSender<FullPack>,
+    ) -> Result<(), Fault> {
         match kind {
             BlobType::Data => &self.counts.data,
             BlobType::Tree => &self.counts.trees,
         }
-        .count(content.len(), pressed.sealed.len());
-        if let Some(pack) = self.packer.add(kind, &pressed)
-            && worker.packs.send(pack).is_err()
+        .count(length, pressed.sealed.len());
+        if let Some(pack) = self.packer.add(kind, pressed)
+            && packs.send(pack).is_err()
         {
             return Err(Fault::Panicked { what: "the threads that write packs are gone".to_owned() });
         }
-        Ok(id)
+        Ok(())
     }
 
     /// Whether a blob is stored nowhere, so that whoever asks first has to store it.
@@ -298,11 +338,11 @@ impl Run {
     }
 }
 
-/// Tells the queue that a file is read, also when that panics.
-struct Reading<'a>(&'a Queue<FileJob, ChunkJob>);
+/// Tells the queue that a job is done that may bring others, also when it panics.
+struct Busy<'a>(&'a Queue<FolderJob, FileJob, ChunkJob>);
 
-impl Drop for Reading<'_> {
+impl Drop for Busy<'_> {
     fn drop(&mut self) {
-        self.0.file_read();
+        self.0.done();
     }
 }

@@ -4,6 +4,8 @@
 //! compressed behind a byte that says so where the repository's version allows it. Each thread that stores has a [`Press`]
 //! of its own, whose buffers are used again for each blob.
 
+mod long;
+
 use crate::fault::Fault;
 use aes256ctr_poly1305aes::aead::AeadInPlace;
 use aes256ctr_poly1305aes::{Aes256CtrPoly1305Aes, Key, Nonce, Tag};
@@ -14,6 +16,8 @@ use sha2::{Digest, Sha256};
 use std::cell::RefCell;
 use std::io::{self, Read};
 use zeroize::Zeroize;
+
+pub(crate) use long::{LongBlob, LongSealed, Opened};
 
 /// What sealing adds, in bytes.
 pub(crate) const OVERHEAD: usize = NONCE + TAG;
@@ -54,6 +58,11 @@ impl Seal {
     /// A seal of a key that is none of a repository's.
     pub(crate) fn of_raw(raw: &[u8; 64]) -> Self {
         Self { cipher: Aes256CtrPoly1305Aes::new(Key::from_slice(raw)), compresses: false }
+    }
+
+    /// Whether the repository's version allows compression.
+    pub(crate) fn compresses(&self) -> bool {
+        self.compresses
     }
 
     /// Seals in place: the plain bytes lie in `buffer[16..16 + length]`; the sealed ones are its first `length + 32`.

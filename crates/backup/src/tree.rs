@@ -1,5 +1,7 @@
 //! Reading trees of snapshots: every tree is checked against its id before it is used.
 
+mod node;
+
 use crate::fault::Fault;
 use crate::index::Indexed;
 use crate::labels::{Snapshot, SnapshotId};
@@ -11,6 +13,8 @@ use serde::Deserialize;
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::path::Path;
+
+pub(crate) use node::{Nodes, node_json, parse_tree};
 
 /// What a snapshot holds, before compression and with everything that is stored once counted where it appears.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -98,7 +102,25 @@ pub(crate) fn snapshot_root(indexed: &Indexed, snapshot: &Snapshot) -> Result<No
 /// Reads a tree, and checks that it hashes to its id.
 pub(crate) fn read_tree(indexed: &Indexed, id: TreeId) -> Result<Tree, Fault> {
     let blob = indexed.read(BlobType::Tree, &id)?;
-    serde_json::from_slice(&blob).map_err(|err| Fault::damaged(format!("tree {} is no tree: {err}", hex(&id))))
+    parse_tree(&blob).map_err(|err| no_tree(&id, err))
+}
+
+/// A tree that is longer is decompressed while its nodes are asked for. In bytes before compression.
+const LONG_TREE: usize = 8 << 20;
+
+/// Reads a tree whose nodes are asked for one by one, and checks that it hashes to its id.
+pub(crate) fn read_nodes(indexed: &Indexed, id: &Id) -> Result<Nodes, Fault> {
+    let is_long = indexed.place(BlobType::Tree, id).is_some_and(|place| place.data_length() > LONG_TREE);
+    let nodes = if is_long {
+        indexed.read_long(BlobType::Tree, id)?.into_reader().and_then(Nodes::stream)
+    } else {
+        Nodes::open(indexed.read(BlobType::Tree, id)?)
+    };
+    nodes.map_err(|err| no_tree(id, err))
+}
+
+fn no_tree(id: &Id, err: impl std::fmt::Display) -> Fault {
+    Fault::damaged(format!("tree {} is no tree: {err}", hex(id)))
 }
 
 /// What of a tree says which blobs it needs: far quicker to read than the whole of it.
@@ -132,7 +154,7 @@ pub(crate) enum OutlineKind {
 /// Reads which blobs a tree needs, and checks that it hashes to its id.
 pub(crate) fn read_outline(indexed: &Indexed, id: &Id) -> Result<Outline, Fault> {
     let blob = indexed.read(BlobType::Tree, id)?;
-    serde_json::from_slice(&blob).map_err(|err| Fault::damaged(format!("tree {} is no tree: {err}", hex(id))))
+    serde_json::from_slice(&blob).map_err(|err| no_tree(id, err))
 }
 
 /// Reads the content of a file's part, and checks that it hashes to its id.

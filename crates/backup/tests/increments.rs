@@ -4,6 +4,7 @@
 
 mod support;
 
+use jiff::{SignedDuration, Timestamp};
 use lvault_backup::{
     BackUpError, ChangeDetection, Host, Key, ReadData, RepositoryError, Retry, Silent, Tag, VerifyDepth,
 };
@@ -64,6 +65,32 @@ fn the_change_time_betrays_a_change_that_the_modification_time_hides() {
         what.change_detection = detection;
         let report = repository.back_up(&what, Arc::new(Silent)).unwrap();
         assert_eq!(report.read_bytes, read, "{detection:?}");
+    }
+}
+
+/// Two changes within one step of the clock have one time, and a snapshot may have been cut between them.
+#[test]
+fn what_was_changed_about_the_moment_of_the_snapshot_is_read_again() {
+    for (detection, seconds, read) in [
+        (ChangeDetection::ModificationTime, 0, 1000),
+        (ChangeDetection::ModificationTime, 3600, 0),
+        (ChangeDetection::ChangeTime, 0, 1000),
+        (ChangeDetection::ChangeTime, 3600, 0),
+    ] {
+        let bench = Bench::new();
+        write(bench.volume().join("file"), noise(1, 1000));
+        let repository = bench.repository();
+        let mut what = bench.what("a", 1);
+        what.time = Timestamp::now() + SignedDuration::from_secs(seconds);
+        what.change_detection = detection;
+        repository.back_up(&what, Arc::new(Silent)).unwrap();
+        if detection == ChangeDetection::ModificationTime {
+            change_behind_the_back(&bench, "file");
+        }
+        let mut next = bench.what("b", 1);
+        next.change_detection = detection;
+        let report = repository.back_up(&next, Arc::new(Silent)).unwrap();
+        assert_eq!(report.read_bytes, read, "{detection:?}, {seconds} s later");
     }
 }
 

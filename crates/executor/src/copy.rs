@@ -141,14 +141,14 @@ impl CopyWork for Repositories {
 pub fn copy_work(task: &Task, meter: &Arc<Meter>, may_commit: &MayCommit) -> Result<Copied, CopyError> {
     let place = Place::of(task)?;
     match &task.work {
-        Work::Backup { attempt, folder, host, as_path, copies, skip_unreadable, .. } => {
+        Work::Backup { attempt, folder, host, as_path, copies, skip_unreadable, asked_at, .. } => {
             let back_up = BackUp {
                 root: PathBuf::new(),
                 as_path: SourcePath::new(as_path.as_str()).map_err(|e| invalid(&e))?,
                 host: Host::new(host.as_str()).map_err(|e| invalid(&e))?,
                 key: Key::new(task.uid.as_str(), *attempt).map_err(|e| invalid(&e))?,
                 tags: Vec::new(),
-                time: Timestamp::now(),
+                time: asked_at.unwrap_or_else(Timestamp::now),
                 change_detection: match copies {
                     true => ChangeDetection::ModificationTime,
                     false => ChangeDetection::ChangeTime,

@@ -408,7 +408,8 @@ impl Agent {
                 let copies = !self.engine.capabilities().atomic_snapshots;
                 let policy = view.object.spec.online_snapshot.as_ref().map(|online| online.on_read_error);
                 let skip_unreadable = policy.unwrap_or_default() == OnReadError::Skip;
-                Ok(Work::Backup { attempt, launch, folder, host, as_path, copies, skip_unreadable })
+                let asked_at = view.object.creation_timestamp().map(|time| time.0);
+                Ok(Work::Backup { attempt, launch, folder, host, as_path, copies, skip_unreadable, asked_at })
             }
             Ok((Wanted::Volume | Wanted::LocalSnapshot { .. }, _)) | Err(_) => Err(Failed::Conflict),
         }

@@ -8,6 +8,9 @@ use jiff::tz::TimeZone;
 use rustic_core::repofile::{SnapshotFile, SnapshotSummary, StringList};
 use rustic_core::{Id, SnapshotOptions, TreeId};
 
+/// Who writes snapshots.
+pub(super) const PROGRAM_VERSION: &str = concat!("lvault ", env!("CARGO_PKG_VERSION"));
+
 /// What is committed: labels, the tree, and a summary of what was done.
 pub(super) fn snapshot_draft(
     what: &BackUp,
@@ -29,7 +32,7 @@ pub(super) fn snapshot_draft(
     draft.paths.add(what.as_path.as_path().display().to_string());
     draft.tree = TreeId::from(tree);
     draft.parent = parent.and_then(Parent::file_id);
-    draft.program_version = concat!("lvault ", env!("CARGO_PKG_VERSION")).to_owned();
+    draft.program_version = PROGRAM_VERSION.to_owned();
     draft.summary = Some(summary(run, begin, draft.summary.take().unwrap_or_default()));
     Ok(draft)
 }

@@ -146,7 +146,7 @@ fn an_entry_that_is_lost_on_the_way_commits_nothing() {
     let run = Run::new(
         &bench.repository,
         bench.repository.indexed().unwrap(),
-        ChangeDetection::default(),
+        Trust { change_detection: ChangeDetection::default(), settled_before: None, takes_nodes: false },
         Arc::new(Silent),
         None,
     );

@@ -1,8 +1,10 @@
 //! Trees of folders, finished from the leaves up by whoever finishes the last entry.
 
+use super::entries::{Entries, TreeContent};
 use super::{Run, Worker};
 use crate::backend::lock;
 use crate::fault::Fault;
+use crate::tree::node_json;
 use rustic_core::repofile::{BlobType, Node};
 use rustic_core::{Id, TreeId};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,8 +16,8 @@ pub(super) struct Branch {
     up: Option<(Arc<Branch>, usize)>,
     /// The folder's own node.
     node: Mutex<Option<Node>>,
-    /// Each entry as it stands in the tree; what could not be read stays empty.
-    entries: Mutex<Vec<Option<Box<[u8]>>>>,
+    /// The entries; none once the tree is finished.
+    entries: Mutex<Option<Entries>>,
     /// Entries that are not done, and one for the walk that is still in this folder.
     open: AtomicUsize,
     /// The folder's tree in the parent snapshot.
@@ -25,28 +27,30 @@ pub(super) struct Branch {
 impl Branch {
     /// A folder with so many entries, each of which has to be [`Self::close`]d, and the folder once.
     pub(super) fn new(
+        run: &Run,
         up: Option<(Arc<Branch>, usize)>,
         node: Option<Node>,
-        entries: usize,
+        count: usize,
         parent: Option<Id>,
     ) -> Arc<Self> {
-        let node = Mutex::new(node);
-        Arc::new(Self {
-            up,
-            node,
-            entries: Mutex::new(vec![None; entries]),
-            open: AtomicUsize::new(entries + 1),
-            parent,
-        })
+        let entries = Entries::new(count, run.seal.compresses()).map_err(|fault| run.fail(fault));
+        let (node, entries) = (Mutex::new(node), Mutex::new(entries.ok()));
+        Arc::new(Self { up, node, entries, open: AtomicUsize::new(count + 1), parent })
     }
 
     /// Sets an entry, which does not close it.
-    pub(super) fn set(&self, slot: usize, node: &Node) -> Result<(), Fault> {
-        let json = serde_json::to_vec(node).map_err(|err| cannot_write(&err))?;
-        if let Some(entry) = lock(&self.entries).get_mut(slot) {
-            *entry = Some(json.into());
+    pub(super) fn set(&self, run: &Run, slot: usize, node: &Node) {
+        match node_json(node) {
+            Ok(json) => self.set_json(run, slot, Some(json.into())),
+            Err(err) => run.fail(cannot_write(&err)),
         }
-        Ok(())
+    }
+
+    /// Sets an entry as it stood in another tree; `None` leaves it out.
+    pub(super) fn set_json(&self, run: &Run, slot: usize, json: Option<Box<[u8]>>) {
+        if let Some(Err(fault)) = lock(&self.entries).as_mut().map(|entries| entries.set(slot, json)) {
+            run.fail(fault);
+        }
     }
 
     /// Closes one entry, or the walk. Whoever closes the last stores the tree, and goes on with the folder above.
@@ -65,11 +69,13 @@ impl Branch {
         if run.has_ended() {
             return Ok(self.up.as_ref().map(|(up, _)| Arc::clone(up)));
         }
-        let entries = std::mem::take(&mut *lock(&self.entries));
-        let json = tree_json(&entries);
-        run.counts.count_tree(entries.iter().flatten().count() as u64, json.len() as u64);
-        drop(entries);
-        let id = run.store(BlobType::Tree, &json, worker)?;
+        let Some(entries) = lock(&self.entries).take() else { return Ok(None) };
+        let (tree, count, length) = entries.finish(&run.seal)?;
+        run.counts.count_tree(count, length);
+        let id = match tree {
+            TreeContent::Short(json) => run.store(BlobType::Tree, &json, worker)?,
+            TreeContent::Long(tree) => run.store_long_tree(tree, worker)?,
+        };
         run.counts.compare_tree(self.parent, id);
         let Some((up, slot)) = &self.up else {
             *lock(&run.tree) = Some(id);
@@ -77,46 +83,12 @@ impl Branch {
         };
         if let Some(mut node) = lock(&self.node).take() {
             node.subtree = Some(TreeId::from(id));
-            up.set(*slot, &node)?;
+            up.set(run, *slot, &node);
         }
         Ok(Some(Arc::clone(up)))
     }
 }
 
-/// A tree as restic writes it, with a line feed at its end.
-fn tree_json(entries: &[Option<Box<[u8]>>]) -> Vec<u8> {
-    let length: usize = entries.iter().flatten().map(|entry| entry.len() + 1).sum();
-    let mut json = Vec::with_capacity(length + 16);
-    json.extend_from_slice(b"{\"nodes\":[");
-    for (number, entry) in entries.iter().flatten().enumerate() {
-        if number > 0 {
-            json.push(b',');
-        }
-        json.extend_from_slice(entry);
-    }
-    json.extend_from_slice(b"]}\n");
-    json
-}
-
 fn cannot_write(err: &serde_json::Error) -> Fault {
     Fault::system(format!("it cannot write a tree: {err}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use rustic_core::repofile::{NodeType, Tree};
-    use std::ffi::OsStr;
-
-    /// The same bytes, so that trees that rustic wrote are found again.
-    #[test]
-    fn trees_are_written_as_rustic_writes_them() {
-        for names in [vec![], vec!["a"], vec!["a", "b\n", "ü"]] {
-            let node = |name: &&str| Node::new_node(OsStr::new(name), NodeType::File, Default::default());
-            let nodes: Vec<Node> = names.iter().map(node).collect();
-            let entries: Vec<_> =
-                nodes.iter().map(|node| Some(serde_json::to_vec(node).unwrap().into_boxed_slice())).collect();
-            assert_eq!(tree_json(&entries), Tree { nodes }.serialize().unwrap().0);
-        }
-    }
 }

@@ -5,14 +5,13 @@ use super::chunk::{MIN, Search, is_zero};
 use super::{Moment, Run, Worker};
 use crate::backend::lock;
 use crate::fault::Fault;
-use crate::metadata::Folder;
+use crate::metadata::{Folder, Stat, attributes_of, give_attributes};
 use rustic_core::repofile::{BlobType, Node};
 use rustic_core::{DataId, Id};
 use rustix::fs::SeekFrom;
 use std::ffi::OsString;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -25,7 +24,8 @@ pub(super) struct FileJob {
     pub(super) folder: Arc<Folder>,
     pub(super) name: OsString,
     pub(super) path: PathBuf,
-    pub(super) stat: Metadata,
+    pub(super) stat: Stat,
+    /// Without its extended attributes.
     pub(super) node: Node,
     pub(super) branch: Arc<Branch>,
     pub(super) slot: usize,
@@ -69,12 +69,11 @@ impl Reading {
         }
         if self.failed.load(Ordering::Relaxed) {
             run.ledger.uncount_file(lock(&self.node).meta.size);
+            self.branch.set_json(run, self.slot, None);
         } else {
             let mut node = std::mem::take(&mut *lock(&self.node));
             node.content = Some(std::mem::take(&mut *lock(&self.ids)).into_iter().map(DataId::from).collect());
-            if let Err(fault) = self.branch.set(self.slot, &node) {
-                run.fail(fault);
-            }
+            self.branch.set(run, self.slot, &node);
         }
         run.progress.file_done();
         Arc::clone(&self.branch).close(run, worker);
@@ -108,9 +107,9 @@ pub(super) fn read_file(run: &Run, worker: &mut Worker, job: FileJob) {
     });
     let read = open(run, &folder, &name, &stat).map_err(Ended::from).and_then(|file| {
         run.at(Moment::Opened, &path);
-        read_chunks(run, worker, &reading, &file, stat.len())?;
-        let now = file.metadata()?;
-        if fingerprint(&now) == fingerprint(&stat) {
+        read_chunks(run, worker, &reading, &file, stat.size)?;
+        give_attributes(&mut lock(&reading.node), attributes_of(&file)?)?;
+        if Stat::of(&file)?.fingerprint() == stat.fingerprint() {
             Ok(())
         } else {
             Err(io::Error::other("the file changed while it was read").into())
@@ -134,22 +133,16 @@ pub(super) fn press_chunk(run: &Run, worker: &mut Worker, job: ChunkJob) {
     job.file.close(run, worker, stored.is_ok());
 }
 
-fn open(run: &Run, folder: &Folder, name: &OsString, stat: &Metadata) -> io::Result<File> {
+fn open(run: &Run, folder: &Folder, name: &OsString, stat: &Stat) -> io::Result<File> {
     if run.has_ended() {
         return Err(io::Error::other("the backup ends early"));
     }
     let file = folder.open_file(name)?;
-    let now = file.metadata()?;
-    if (now.dev(), now.ino(), now.file_type()) == (stat.dev(), stat.ino(), stat.file_type()) {
+    if Stat::of(&file)?.is_same(stat) {
         Ok(file)
     } else {
         Err(io::Error::other("the file was replaced while the folder was read"))
     }
-}
-
-/// What every change of a file's content changes.
-fn fingerprint(stat: &Metadata) -> (u64, i64, i64, i64, i64) {
-    (stat.len(), stat.mtime(), stat.mtime_nsec(), stat.ctime(), stat.ctime_nsec())
 }
 
 /// Reads exactly as many bytes as the file had when it was seen.

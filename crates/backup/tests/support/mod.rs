@@ -8,7 +8,7 @@ pub mod azure;
 pub mod bucket;
 pub mod kill;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use lvault_backup::{
     BackUp, BackUpError, BackUpReport, ChangeDetection, Host, Key, Location, OnReadError, Password, Repository,
     RepositoryPath, Silent, SourcePath,
@@ -79,7 +79,8 @@ impl Bench {
             host: Host::new("volume-1").unwrap(),
             key: Key::new(uid, attempt).unwrap(),
             tags: Vec::new(),
-            time: Timestamp::now(),
+            // Later than everything that was written, by more than a file system's clock steps.
+            time: Timestamp::now() + SignedDuration::from_secs(10),
             change_detection: ChangeDetection::ChangeTime,
             on_read_error: OnReadError::Fail,
         }

@@ -114,6 +114,7 @@ impl Bench {
             as_path: "/data".to_owned(),
             copies: false,
             skip_unreadable: false,
+            asked_at: None,
         };
         self.task_for(work)
     }
