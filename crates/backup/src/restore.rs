@@ -390,8 +390,8 @@ const WAITING_LOTS: usize = 4;
 
 /// What is to be done with a part of a file.
 trait Part: Send {
-    /// Its length in bytes.
-    fn length(&self) -> u64;
+    /// So many bytes are written or read for it: its length, without holes.
+    fn bytes(&self) -> u64;
 }
 
 /// Feeds jobs to a few threads, in lots: small files together, so that they cost one wake-up and what lies together is read together.
@@ -421,7 +421,7 @@ fn crew<J: Part, T>(tools: impl Fn() -> T + Sync, work: impl Fn(&mut T, &[J]) + 
         feed(&|job| {
             let is_full = {
                 let (jobs, bytes) = &mut *lot.borrow_mut();
-                *bytes += job.length();
+                *bytes += job.bytes();
                 jobs.push(job);
                 jobs.len() >= LOT || *bytes >= LOT_BYTES
             };

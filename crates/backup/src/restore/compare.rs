@@ -24,8 +24,8 @@ struct Job {
 }
 
 impl Part for Job {
-    fn length(&self) -> u64 {
-        self.segment.length
+    fn bytes(&self) -> u64 {
+        self.segment.data
     }
 }
 
@@ -91,7 +91,7 @@ impl Restore<'_> {
         match segments {
             Ok(mut segments) => {
                 let others = segments.split_off(segments.len().min(1));
-                Some((segments.pop().unwrap_or(Segment { parts: 0..0, offset: 0, length: 0 }), others))
+                Some((segments.pop().unwrap_or_default(), others))
             }
             Err(fault) => {
                 self.failures.add_fault(path, fault);

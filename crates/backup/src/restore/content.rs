@@ -45,11 +45,13 @@ const DIRECT: u64 = 64 << 10;
 const PARTS: usize = 16;
 
 /// Some parts of a file, and where in it they begin.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Segment {
     pub(super) parts: Range<usize>,
     pub(super) offset: u64,
     pub(super) length: u64,
+    /// So many bytes of it are no holes.
+    pub(super) data: u64,
 }
 
 impl Segment {
@@ -64,14 +66,16 @@ pub(super) fn segments(indexed: &Indexed, node: &Node) -> Result<Vec<Segment>, F
     let (mut segments, mut offset) = (Vec::new(), 0);
     let content = node.content.as_deref().unwrap_or_default();
     for (number, parts) in content.chunks(PARTS).enumerate() {
-        let mut length = 0;
+        let (mut length, mut data) = (0, 0);
         for id in parts {
             let place = indexed.place(BlobType::Data, id);
             let place = place.ok_or_else(|| Fault::damaged(format!("blob {} is in no index", hex(id))))?;
-            length += place.data_length() as u64;
+            let bytes = place.data_length() as u64;
+            length += bytes;
+            data += if is_hole(id, bytes) { 0 } else { bytes };
         }
         let first = number * PARTS;
-        segments.push(Segment { parts: first..first + parts.len(), offset, length });
+        segments.push(Segment { parts: first..first + parts.len(), offset, length, data });
         offset += length;
     }
     if offset != node.meta.size {
@@ -79,7 +83,7 @@ pub(super) fn segments(indexed: &Indexed, node: &Node) -> Result<Vec<Segment>, F
         return Err(Fault::damaged(format!("the repository holds {offset} of the file's {size} bytes")));
     }
     if segments.is_empty() {
-        segments.push(Segment { parts: 0..0, offset: 0, length: 0 });
+        segments.push(Segment::default());
     }
     Ok(segments)
 }
@@ -114,7 +118,8 @@ impl Restore<'_> {
         progress: &dyn Progress,
     ) -> Result<(), Unequal> {
         let Some(length) = NonZeroU64::new(segment.length) else { return Ok(()) };
-        // What is read back should come from the disk, not from what was just written to memory.
+        // What is read back should come from the disk, not from what was just written to memory. Not every file system that lets us read
+        // past its memory does so.
         rustix::fs::fadvise(file, segment.offset, Some(length), rustix::fs::Advice::DontNeed)
             .map_err(|err| Unequal::Unreadable(err.into()))?;
         let mut there = There::new(&self.indexed, file, segment.offset, buffer);

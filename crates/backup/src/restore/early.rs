@@ -12,6 +12,7 @@ use super::{Fatal, Part, Restore};
 use crate::backend::lock;
 use crate::progress::Silent;
 use crate::storage::Cause;
+use rustix::fs::OFlags;
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
 use std::os::unix::fs::MetadataExt;
@@ -25,7 +26,7 @@ const LARGE: u64 = 512 << 10;
 /// So much is written between two syncs.
 const BATCH: u64 = 64 << 20;
 
-/// A batch has no more parts than this, as each may hold an open file.
+/// A batch has no more parts with data than this, as each may hold an open file.
 const PARTS: usize = 96;
 
 /// What the smallest file takes of a disk.
@@ -37,9 +38,17 @@ pub(super) const BATCHES: usize = 2;
 /// No more files than this are noted; others are read at the end.
 const NOTED: usize = 1 << 20;
 
+#[derive(Default)]
+struct Batch {
+    parts: Vec<Job>,
+    /// How many of them are no holes only.
+    with_data: usize,
+    bytes: u64,
+}
+
 /// What was written since the last batch.
 pub(super) struct Batches {
-    open: Mutex<(Vec<Job>, u64)>,
+    open: Mutex<Batch>,
     sender: SyncSender<Vec<Job>>,
 }
 
@@ -51,13 +60,15 @@ impl Batches {
     /// Notes parts that were written, and waits where the disk cannot keep up.
     pub(super) fn add(&self, jobs: &[Job]) {
         let full = {
-            let (parts, bytes) = &mut *lock(&self.open);
-            *bytes += jobs.iter().map(|job| job.length().max(LEAST)).sum::<u64>();
-            parts.extend(jobs.iter().filter(|job| job.filling.node.meta.size >= LARGE).cloned());
-            (*bytes >= BATCH || parts.len() >= PARTS).then(|| {
-                *bytes = 0;
-                std::mem::take(parts)
-            })
+            let batch = &mut *lock(&self.open);
+            for job in jobs {
+                batch.bytes += job.bytes().max(LEAST);
+                if job.filling.node.meta.size >= LARGE {
+                    batch.with_data += usize::from(job.bytes() > 0);
+                    batch.parts.push(job.clone());
+                }
+            }
+            (batch.bytes >= BATCH || batch.with_data >= PARTS).then(|| std::mem::take(batch).parts)
         };
         if let Some(parts) = full {
             // Only threads that panicked hang up, and the scope passes that on.
@@ -112,6 +123,8 @@ impl Restore<'_> {
         if filling.has_failed.load(Ordering::Acquire) || self.must_end() {
             return Ok(());
         }
+        // Reading should not count as an access, where that is allowed.
+        let _ = rustix::fs::fcntl_setfl(&filling.file, OFlags::NOATIME);
         // From before the reading: whatever happens to the file from now on changes it.
         let stat = filling.file.metadata()?;
         if self.compare_content(&filling.file, &filling.node, segment, &filling.path, buffer, &Silent)

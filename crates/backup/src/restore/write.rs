@@ -44,8 +44,8 @@ pub(super) struct Job {
 }
 
 impl Part for Job {
-    fn length(&self) -> u64 {
-        self.segment.length
+    fn bytes(&self) -> u64 {
+        self.segment.data
     }
 }
 
@@ -226,7 +226,7 @@ impl Restore<'_> {
             self.progress.file_done();
             return Ok(());
         }
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NOATIME | OFlags::CLOEXEC;
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(folder.fd(), name, flags, Mode::RUSR | Mode::WUSR)?;
         if let Some(link) = link {
             links.insert(link, path.to_owned());
