@@ -17,9 +17,8 @@ use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 pub(crate) use stat::{Stat, timestamp};
@@ -226,125 +225,130 @@ fn grown(mut ask: impl FnMut(&mut [u8]) -> rustix::io::Result<usize>) -> rustix:
     Ok(buffer)
 }
 
-/// How a path leads to what metadata is given to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Links {
-    /// It names the thing itself, which may be a symbolic link.
-    Keep,
-    /// It is `/proc/self/fd/<n>` and leads to an open file or folder.
-    Follow,
+/// What metadata is given to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum At<'a> {
+    /// What lies at this path, which may be a symbolic link.
+    Path(&'a Path),
+    /// An open file or folder, whatever its name is by now and whoever may search its folder.
+    Open(BorrowedFd<'a>),
 }
 
-/// The path that leads to an open file or folder, whatever its name is by now and whoever may search its folder.
-pub(crate) fn path_of(fd: &impl AsRawFd) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
-}
-
-/// Gives what lies at `path` the owner, extended attributes, mode and times of its node.
+/// Gives an entry the owner, extended attributes, mode and times of its node.
 ///
 /// The order matters: changing the owner clears setuid and capabilities, and setting attributes needs write access, so
 /// modes come after both; times come last. Everything is tried; what failed is returned by name.
-pub(crate) fn apply(path: &Path, links: Links, node: &Node) -> Vec<(&'static str, io::Error)> {
+pub(crate) fn apply(at: At<'_>, node: &Node) -> Vec<(&'static str, io::Error)> {
     let mut failed = Vec::new();
-    let mut note = |what, result: io::Result<()>| {
+    let mut note = |what, result: rustix::io::Result<()>| {
         if let Err(err) = result {
-            failed.push((what, err));
+            failed.push((what, err.into()));
         }
     };
-    note("the owner", apply_owner(path, links, node));
+    note("the owner", apply_owner(at, node));
     for attribute in &node.meta.extended_attributes {
-        note("an extended attribute", apply_attribute(path, links, &attribute.name, attribute.value.as_deref()));
+        note("an extended attribute", apply_attribute(at, &attribute.name, attribute.value.as_deref()));
     }
     if !node.is_symlink()
         && let Some(mode) = node.meta.mode
     {
         let mode = rustix::fs::Mode::from_raw_mode(permissions(mode));
-        note("the mode", rustix::fs::chmod(path, mode).map_err(Into::into));
+        let done = match at {
+            At::Path(path) => rustix::fs::chmod(path, mode),
+            At::Open(file) => rustix::fs::fchmod(file, mode),
+        };
+        note("the mode", done);
     }
-    note("the times", apply_times(path, links, node));
+    note("the times", apply_times(at, node));
     failed
 }
 
-fn apply_owner(path: &Path, links: Links, node: &Node) -> io::Result<()> {
-    use std::os::unix::fs::{chown, lchown};
+fn apply_owner(at: At<'_>, node: &Node) -> rustix::io::Result<()> {
+    use rustix::fs::{AtFlags, CWD, Gid, Uid, chownat, fchown, fstat, lstat};
     let (Some(uid), Some(gid)) = (node.meta.uid, node.meta.gid) else { return Ok(()) };
-    let now = match links {
-        Links::Keep => std::fs::symlink_metadata(path),
-        Links::Follow => std::fs::metadata(path),
+    let now = match at {
+        At::Path(path) => lstat(path),
+        At::Open(file) => fstat(file),
     }?;
-    if (now.uid(), now.gid()) == (uid, gid) {
+    if (now.st_uid, now.st_gid) == (uid, gid) {
         return Ok(());
     }
-    match links {
-        Links::Keep => lchown(path, Some(uid), Some(gid)),
-        Links::Follow => chown(path, Some(uid), Some(gid)),
+    let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+    match at {
+        At::Path(path) => chownat(CWD, path, uid, gid, AtFlags::SYMLINK_NOFOLLOW),
+        At::Open(file) => fchown(file, uid, gid),
     }
 }
 
-fn apply_attribute(path: &Path, links: Links, name: &str, value: Option<&[u8]>) -> io::Result<()> {
+fn apply_attribute(at: At<'_>, name: &str, value: Option<&[u8]>) -> rustix::io::Result<()> {
     let (value, flags) = (value.unwrap_or_default(), rustix::fs::XattrFlags::empty());
-    let set = match links {
-        Links::Keep => rustix::fs::lsetxattr(path, name, value, flags),
-        Links::Follow => rustix::fs::setxattr(path, name, value, flags),
-    };
-    Ok(set?)
+    match at {
+        At::Path(path) => rustix::fs::lsetxattr(path, name, value, flags),
+        At::Open(file) => rustix::fs::fsetxattr(file, name, value, flags),
+    }
 }
 
-fn apply_times(path: &Path, links: Links, node: &Node) -> io::Result<()> {
-    use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
+fn apply_times(at: At<'_>, node: &Node) -> rustix::io::Result<()> {
+    use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, futimens, utimensat};
     let Some(mtime) = node.meta.mtime else { return Ok(()) };
     let kernel = |time| {
         let (tv_sec, tv_nsec) = kernel_time(time);
         Timespec { tv_sec, tv_nsec }
     };
     let times = Timestamps { last_access: kernel(node.meta.atime.unwrap_or(mtime)), last_modification: kernel(mtime) };
-    let flags = match links {
-        Links::Keep => AtFlags::SYMLINK_NOFOLLOW,
-        Links::Follow => AtFlags::empty(),
-    };
-    Ok(utimensat(CWD, path, &times, flags)?)
+    match at {
+        At::Path(path) => utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW),
+        At::Open(file) => futimens(file, &times),
+    }
 }
 
-/// What of `path` differs from its node, in words; nothing where they agree. Contents are not looked at.
-pub(crate) fn differences(path: &Path, node: &Node) -> io::Result<Vec<String>> {
-    let stat = Stat::at_path(path)?;
+/// What of the entry at `path` differs from its node, in words; nothing where they agree. Contents are not looked at. Where the
+/// entry is `open`, the open file is what is looked at.
+pub(crate) fn differences(path: &Path, open: Option<&File>, node: &Node) -> io::Result<Vec<String>> {
+    let stat = open.map_or_else(|| Stat::at_path(path), Stat::of)?;
     let mut found = Vec::new();
-    let mut compare = |what: &str, is: String, should: String| {
-        if is != should {
-            found.push(format!("{what} is {is} and should be {should}"));
-        }
+    let mut differs = |what: &str, is: String, should: String| {
+        found.push(format!("{what} is {is} and should be {should}"));
     };
     let now = stat.node_type(|| std::fs::read_link(path))?;
-    compare("the type", format!("{now:?}"), format!("{:?}", node.node_type));
-    if let Some(mode) = node.meta.mode
+    if now != node.node_type {
+        differs("the type", format!("{now:?}"), format!("{:?}", node.node_type));
+    }
+    if let Some(mode) = node.meta.mode.map(permissions)
         && !node.is_symlink()
+        && stat.mode & 0o7777 != mode
     {
-        compare("the mode", format!("{:04o}", stat.mode & 0o7777), format!("{:04o}", permissions(mode)));
+        differs("the mode", format!("{:04o}", stat.mode & 0o7777), format!("{mode:04o}"));
     }
-    if let (Some(uid), Some(gid)) = (node.meta.uid, node.meta.gid) {
-        compare("the owner", format!("{}:{}", stat.uid, stat.gid), format!("{uid}:{gid}"));
+    if let (Some(uid), Some(gid)) = (node.meta.uid, node.meta.gid)
+        && (stat.uid, stat.gid) != (uid, gid)
+    {
+        differs("the owner", format!("{}:{}", stat.uid, stat.gid), format!("{uid}:{gid}"));
     }
-    if let Some(mtime) = node.meta.mtime {
-        compare("the modification time", format!("{:?}", stat.mtime), format!("{:?}", kernel_time(mtime)));
+    if let Some((seconds, nanoseconds)) = node.meta.mtime.map(kernel_time)
+        && (stat.mtime.0, i64::from(stat.mtime.1)) != (seconds, nanoseconds)
+    {
+        differs("the modification time", format!("{:?}", stat.mtime), format!("{:?}", (seconds, nanoseconds)));
     }
-    if node.is_file() {
-        compare("the size", stat.size.to_string(), node.meta.size.to_string());
+    if node.is_file() && stat.size != node.meta.size {
+        differs("the size", stat.size.to_string(), node.meta.size.to_string());
     }
-    found.extend(attribute_differences(path, node)?);
+    found.extend(attribute_differences(path, open, node)?);
     Ok(found)
 }
 
 /// Attributes that the kernel or a security module gives every file by itself.
 const GIVEN_BY_THE_SYSTEM: [&[u8]; 3] = [b"security.selinux", b"security.ima", b"security.evm"];
 
-fn attribute_differences(path: &Path, node: &Node) -> io::Result<Vec<String>> {
+fn attribute_differences(path: &Path, open: Option<&File>, node: &Node) -> io::Result<Vec<String>> {
     let stored = &node.meta.extended_attributes;
     let mut should: Vec<_> = stored
         .iter()
         .map(|attribute| (attribute.name.as_bytes().to_vec(), attribute.value.clone().unwrap_or_default()))
         .collect();
     should.sort();
-    let is: Vec<_> = attributes(path)?
+    let is: Vec<_> = open
+        .map_or_else(|| attributes(path), attributes_of)?
         .into_iter()
         .map(|(name, value)| (name.into_vec(), value))
         .filter(|(name, _)| {

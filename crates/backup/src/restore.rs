@@ -8,6 +8,7 @@
 
 mod compare;
 mod content;
+mod early;
 mod file;
 mod write;
 
@@ -17,7 +18,7 @@ use crate::backend::lock;
 use crate::fault::Fault;
 use crate::index::Indexed;
 use crate::labels::{Snapshot, SnapshotId};
-use crate::metadata::{Folder, Links, apply, path_of};
+use crate::metadata::{At, Folder, apply};
 use crate::progress::{Progress, Step};
 use crate::repository::{Repository, RepositoryError};
 use crate::retry::Retry;
@@ -27,6 +28,7 @@ use rustic_core::repofile::Node;
 use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -230,6 +232,7 @@ struct Restore<'a> {
     folder: Arc<Folder>,
     marker: OsString,
     failures: Failures,
+    equal: early::Equal,
     progress: &'a dyn Progress,
     shown: String,
     repository: String,
@@ -251,9 +254,9 @@ impl<'a> Restore<'a> {
         let indexed = repository.indexed().map_err(unreadable)?;
         let root = snapshot_root(&indexed, snapshot).map_err(unreadable)?;
         let marker = OsString::from(format!(".lvault-restoring-{}", snapshot.id));
-        let (folder, failures) = (Arc::new(folder), Failures::default());
+        let (folder, failures, equal) = (Arc::new(folder), Failures::default(), early::Equal::default());
         let (repository, snapshot) = (name.clone(), snapshot.id.clone());
-        Ok(Self { indexed, root, folder, marker, failures, progress, shown, repository, snapshot })
+        Ok(Self { indexed, root, folder, marker, failures, equal, progress, shown, repository, snapshot })
     }
 
     fn run(self, size: SnapshotSize) -> Result<RestoreReport, RestoreError> {
@@ -332,7 +335,7 @@ impl<'a> Restore<'a> {
     /// The root folder's own metadata, last of all, since removing the marker changes its time.
     fn finish_root(&self) {
         if self.has_root_metadata() {
-            for (what, err) in apply(&path_of(self.folder.fd()), Links::Follow, &self.root) {
+            for (what, err) in apply(At::Open(self.folder.fd().as_fd()), &self.root) {
                 self.failures.add_io(Path::new("/"), what, &err);
             }
             self.compare_root();
@@ -387,8 +390,8 @@ const WAITING_LOTS: usize = 4;
 
 /// What is to be done with a part of a file.
 trait Part: Send {
-    /// Its length in bytes.
-    fn length(&self) -> u64;
+    /// So many bytes are written or read for it: its length, without holes.
+    fn bytes(&self) -> u64;
 }
 
 /// Feeds jobs to a few threads, in lots: small files together, so that they cost one wake-up and what lies together is read together.
@@ -418,7 +421,7 @@ fn crew<J: Part, T>(tools: impl Fn() -> T + Sync, work: impl Fn(&mut T, &[J]) + 
         feed(&|job| {
             let is_full = {
                 let (jobs, bytes) = &mut *lot.borrow_mut();
-                *bytes += job.length();
+                *bytes += job.bytes();
                 jobs.push(job);
                 jobs.len() >= LOT || *bytes >= LOT_BYTES
             };

@@ -19,6 +19,9 @@ use std::sync::{Arc, Mutex};
 /// So much is read at once.
 const PORTION: usize = 1 << 20;
 
+/// So many parts of a hole are noted between two looks at whether to end: half a gibibyte.
+const ZEROS_AT_ONCE: usize = 1024;
+
 /// A file to read, as the walk saw it.
 pub(super) struct FileJob {
     pub(super) folder: Arc<Folder>,
@@ -56,6 +59,15 @@ impl Reading {
             ids.resize(number + 1, Id::default());
         }
         ids[number] = id;
+    }
+
+    /// So many parts with one id.
+    fn set_all(&self, from: usize, count: usize, id: Id) {
+        let mut ids = lock(&self.ids);
+        if ids.len() < from + count {
+            ids.resize(from + count, Id::default());
+        }
+        ids[from..from + count].fill(id);
     }
 
     /// Closes a chunk, or the reading. Whoever closes the last puts the file into its tree, unless a part of it failed: then
@@ -252,12 +264,22 @@ impl Chunks<'_> {
         };
         let zeros = data.saturating_sub(here) / MIN as u64;
         rustix::fs::seek(self.file, SeekFrom::Start(here + zeros * MIN as u64)).map_err(io::Error::from)?;
-        for _ in 0..zeros {
+        let mut zeros = usize::try_from(zeros).unwrap_or(usize::MAX);
+        while zeros > 0 {
             if self.run.must_end() {
                 return Err(Ended::Run);
             }
-            self.left -= MIN as u64;
-            self.chunk(&ZEROS)?;
+            let id = self.run.zeros(self.worker).map_err(|fault| {
+                self.run.fail(fault);
+                Ended::Run
+            })?;
+            let count = zeros.min(ZEROS_AT_ONCE);
+            self.reading.set_all(self.number, count, id);
+            self.number += count;
+            zeros -= count;
+            let bytes = count as u64 * MIN as u64;
+            self.left -= bytes;
+            self.run.progress.bytes(bytes);
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use crate::tree::{link_of, read_tree};
 use rustic_core::repofile::Node;
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -23,8 +24,8 @@ struct Job {
 }
 
 impl Part for Job {
-    fn length(&self) -> u64 {
-        self.segment.length
+    fn bytes(&self) -> u64 {
+        self.segment.data
     }
 }
 
@@ -38,7 +39,7 @@ impl Restore<'_> {
     /// Compares the root's own metadata.
     pub(super) fn compare_root(&self) {
         if self.has_root_metadata() {
-            self.note_differences(&self.folder.followed(), &self.root, Path::new("/"));
+            self.note_differences(&self.folder.followed(), None, &self.root, Path::new("/"));
         }
     }
 
@@ -90,7 +91,7 @@ impl Restore<'_> {
         match segments {
             Ok(mut segments) => {
                 let others = segments.split_off(segments.len().min(1));
-                Some((segments.pop().unwrap_or(Segment { parts: 0..0, offset: 0, length: 0 }), others))
+                Some((segments.pop().unwrap_or_default(), others))
             }
             Err(fault) => {
                 self.failures.add_fault(path, fault);
@@ -144,22 +145,33 @@ impl Restore<'_> {
             return;
         }
         let is_first = job.segment.offset == 0;
+        let file = if job.node.is_file() { Some(job.folder.open_file(&job.name)) } else { None };
         if is_first {
-            self.note_differences(&job.folder.entry(&job.name), &job.node, &job.path);
+            let open = file.as_ref().and_then(|file| file.as_ref().ok());
+            self.note_differences(&job.folder.entry(&job.name), open, &job.node, &job.path);
         }
-        if job.node.is_file() {
-            match job.folder.open_file(&job.name) {
-                Ok(file) => self.compare_content(&file, &job.node, &job.segment, &job.path, buffer),
-                Err(err) => self.failures.add_io(&job.path, "reading back", &err),
-            }
+        match file {
+            Some(Ok(file)) => self.compare_file(&file, job, buffer),
+            Some(Err(err)) => self.failures.add_io(&job.path, "reading back", &err),
+            None => {}
         }
         if is_first && !job.node.is_dir() {
             self.progress.file_done();
         }
     }
 
-    fn note_differences(&self, at: &Path, node: &Node, path: &Path) {
-        match differences(at, node) {
+    fn compare_file(&self, file: &File, job: &Job, buffer: &mut Vec<u8>) {
+        match self.equal.holds(file) {
+            Ok(true) => self.progress.bytes(job.segment.length),
+            Ok(false) => {
+                self.compare_content(file, &job.node, &job.segment, &job.path, buffer, self.progress);
+            }
+            Err(err) => self.failures.add_io(&job.path, "reading back", &err),
+        }
+    }
+
+    fn note_differences(&self, at: &Path, open: Option<&File>, node: &Node, path: &Path) {
+        match differences(at, open, node) {
             Ok(found) if found.is_empty() => {}
             Ok(found) => self.failures.add(path, found.join(", ")),
             Err(err) => self.failures.add_io(path, "reading back", &err),

@@ -3,7 +3,7 @@
 //! What stands there is read and compared part by part; of a part that differs only the blocks that differ are written, and
 //! blocks of zeros become holes. Memory is two parts for each thread.
 
-use super::content::{BLOCK, Segment, ZEROS, part_matches, segments};
+use super::content::{BLOCK, HOLE_ZEROS, Segment, There, ZEROS, is_hole, segments};
 use super::{Failures, Fatal, RestoreError, RestoreFailure};
 use crate::backend::lock;
 use crate::fault::Fault;
@@ -18,7 +18,7 @@ use rustic_core::repofile::Node;
 use rustix::fs::{FallocateFlags, fallocate};
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -147,29 +147,46 @@ impl InPlace<'_> {
 
     /// Compares what stands there, and writes the parts that are others.
     fn write(&self, segment: &Segment) {
-        let (mut offset, mut there) = (segment.offset, Vec::new());
-        let (mut ids, mut offsets) = (Vec::new(), Vec::new());
-        for id in segment.ids(self.node) {
+        let (mut buffer, mut ids, mut offsets) = (Vec::new(), Vec::new(), Vec::new());
+        let mut there = There::new(self.indexed, self.file, segment.offset, &mut buffer);
+        for (number, id) in segment.parts.clone().zip(segment.ids(self.node)) {
             if self.must_end() {
                 return;
             }
-            match part_matches(self.indexed, self.file, offset, *id, &mut there) {
-                Ok(true) => self.progress.bytes(there.len() as u64),
+            let offset = there.offset;
+            match there.is(id) {
+                Ok(true) => self.progress.bytes(there.offset - offset),
+                Ok(false) if is_hole(id, there.offset - offset) => {
+                    self.put(offset, &HOLE_ZEROS, &mut Vec::new());
+                    self.join_holes(number, offset..there.offset);
+                }
                 Ok(false) => {
                     ids.push(*id);
                     offsets.push(offset);
                 }
                 Err(err) => return self.failures.add_io(self.path, "reading what is there", &err),
             }
-            offset += there.len() as u64;
         }
         Reader::new(self.indexed).read(&ids, |number, content| {
             match content {
-                Ok(content) => self.put(offsets[number], content, &mut there),
+                Ok(content) => self.put(offsets[number], content, &mut buffer),
                 Err(fault) => self.failures.add_fault(self.path, fault),
             }
             if self.must_end() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
+    }
+
+    /// Makes holes of blocks that a part shares with the ones beside it, where all of them are zeros. The data is right without it.
+    fn join_holes(&self, number: usize, part: Range<u64>) {
+        let content = self.node.content.as_deref().unwrap_or_default();
+        for (at, beside) in [(part.start, number.checked_sub(1)), (part.end, Some(number + 1))] {
+            let in_block = at % BLOCK as u64;
+            let beside = beside.and_then(|number| content.get(number));
+            if in_block > 0 && beside.is_some_and(|id| is_hole(id, HOLE_ZEROS.len() as u64)) {
+                let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                let _ = fallocate(self.file, flags, at - in_block, BLOCK as u64);
+            }
+        }
     }
 
     /// Writes a part where it differs. Its hash is compared when it is read back.
@@ -189,12 +206,14 @@ impl InPlace<'_> {
         let Some(length) = std::num::NonZeroU64::new(segment.length) else { return };
         // Best effort: a device may keep what it wants.
         let _ = rustix::fs::fadvise(self.file, segment.offset, Some(length), rustix::fs::Advice::DontNeed);
-        let (mut offset, mut there) = (segment.offset, Vec::new());
+        let mut buffer = Vec::new();
+        let mut there = There::new(self.indexed, self.file, segment.offset, &mut buffer);
         for id in segment.ids(self.node) {
             if self.must_end() {
                 return;
             }
-            match part_matches(self.indexed, self.file, offset, *id, &mut there) {
+            let offset = there.offset;
+            match there.is(id) {
                 Ok(true) => {}
                 // Either the repository holds something else than it says, or the disk does.
                 Ok(false) => match read_data(self.indexed, *id) {
@@ -203,8 +222,7 @@ impl InPlace<'_> {
                 },
                 Err(err) => return self.failures.add_io(self.path, "reading back", &err),
             }
-            offset += there.len() as u64;
-            self.progress.bytes(there.len() as u64);
+            self.progress.bytes(there.offset - offset);
         }
     }
 

@@ -3,10 +3,11 @@
 //! Workers reach files by descriptor only, so that a folder can get its final mode and times as soon as its last entry
 //! was made. Nothing existing is ever opened for writing or followed: every entry is made exclusively.
 
-use super::content::{Segment, segments, write_sparse};
+use super::content::{Segment, is_hole, segments, write_sparse};
+use super::early::{BATCHES, Batches};
 use super::{LOST_AND_FOUND, Part, Restore, crew, safe_name};
 use crate::fault::Fault;
-use crate::metadata::{Folder, Links, apply, path_of};
+use crate::metadata::{At, Folder, apply};
 use crate::runs::Reader;
 use crate::tree::{link_of, read_tree};
 use rustic_core::repofile::{BlobType, Node, NodeType};
@@ -16,30 +17,35 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex};
 
 /// A file that is being filled, by one thread or by several.
-struct Filling {
-    file: File,
-    node: Node,
-    path: PathBuf,
+pub(super) struct Filling {
+    pub(super) file: File,
+    pub(super) node: Node,
+    pub(super) path: PathBuf,
     /// Segments that are not written.
     left: AtomicUsize,
+    /// Segments that were not read back and found equal.
+    pub(super) unequal: AtomicUsize,
     /// Whether a part of it could not be written; it is named once.
-    has_failed: AtomicBool,
+    pub(super) has_failed: AtomicBool,
 }
 
 /// A part of a file to fill.
-struct Job {
-    filling: Arc<Filling>,
-    segment: Segment,
+#[derive(Clone)]
+pub(super) struct Job {
+    pub(super) filling: Arc<Filling>,
+    pub(super) segment: Segment,
 }
 
 impl Part for Job {
-    fn length(&self) -> u64 {
-        self.segment.length
+    fn bytes(&self) -> u64 {
+        self.segment.data
     }
 }
 
@@ -55,19 +61,31 @@ struct Frame {
 impl Restore<'_> {
     /// Writes everything but the root's own metadata.
     pub(super) fn write(&self) {
-        crew(|| Reader::new(&self.indexed), |reader, jobs| self.work(reader, jobs), |send| self.make_all(send));
+        let (sender, receiver) = sync_channel(1);
+        let receiver = Arc::new(Mutex::new(receiver));
+        std::thread::scope(|scope| {
+            for _ in 0..BATCHES {
+                let receiver = Arc::clone(&receiver);
+                scope.spawn(move || self.read_back_early(&receiver));
+            }
+            drop(receiver);
+            let batches = Batches::new(sender);
+            let work = |reader: &mut Reader<'_>, jobs: &[Job]| self.work(reader, jobs, &batches);
+            crew(|| Reader::new(&self.indexed), work, |send| self.make_all(send));
+        });
     }
 
-    fn work(&self, reader: &mut Reader<'_>, jobs: &[Job]) {
+    fn work(&self, reader: &mut Reader<'_>, jobs: &[Job], batches: &Batches) {
         self.fill(reader, jobs);
         for Job { filling, segment: _ } in jobs {
             let Filling { file, node, path, left, .. } = filling.as_ref();
             // Writing would change the times again: whoever writes the last segment gives the metadata.
             if left.fetch_sub(1, Ordering::AcqRel) == 1 {
-                self.give_metadata(&path_of(file), Links::Follow, node, path);
+                self.give_metadata(At::Open(file.as_fd()), node, path);
                 self.progress.file_done();
             }
         }
+        batches.add(jobs);
     }
 
     /// Writes parts of files that have their sizes already. Whatever fails is recorded.
@@ -76,9 +94,15 @@ impl Restore<'_> {
         for Job { filling, segment } in jobs {
             let mut offset = segment.offset;
             for id in segment.ids(&filling.node) {
-                ids.push(*id);
-                places.push((filling.as_ref(), offset));
-                offset += self.indexed.place(BlobType::Data, id).map_or(0, |place| place.data_length() as u64);
+                let length = self.indexed.place(BlobType::Data, id).map_or(0, |place| place.data_length() as u64);
+                if is_hole(id, length) {
+                    // It is one already, as the file has its size.
+                    self.progress.bytes(length);
+                } else {
+                    ids.push(*id);
+                    places.push((filling.as_ref(), offset));
+                }
+                offset += length;
             }
         }
         reader.read(&ids, |number, content| {
@@ -100,8 +124,8 @@ impl Restore<'_> {
         }
     }
 
-    fn give_metadata(&self, at: &Path, links: Links, node: &Node, path: &Path) {
-        for (what, err) in apply(at, links, node) {
+    fn give_metadata(&self, at: At<'_>, node: &Node, path: &Path) {
+        for (what, err) in apply(at, node) {
             self.failures.add_io(path, what, &err);
         }
     }
@@ -116,7 +140,7 @@ impl Restore<'_> {
             }
             let Some(node) = frame.nodes.next() else {
                 if let Some(node) = &frame.node {
-                    self.give_metadata(&path_of(frame.folder.fd()), Links::Follow, node, &frame.path);
+                    self.give_metadata(At::Open(frame.folder.fd().as_fd()), node, &frame.path);
                 }
                 frames.pop();
                 continue;
@@ -182,7 +206,7 @@ impl Restore<'_> {
             NodeType::Fifo => make_node(folder, &name, FileType::Fifo, 0)?,
             NodeType::Socket => make_node(folder, &name, FileType::Socket, 0)?,
         }
-        self.give_metadata(&folder.entry(&name), Links::Keep, &node, path);
+        self.give_metadata(At::Path(&folder.entry(&name)), &node, path);
         self.progress.file_done();
         Ok(())
     }
@@ -202,7 +226,7 @@ impl Restore<'_> {
             self.progress.file_done();
             return Ok(());
         }
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(folder.fd(), name, flags, Mode::RUSR | Mode::WUSR)?;
         if let Some(link) = link {
             links.insert(link, path.to_owned());
@@ -216,8 +240,9 @@ impl Restore<'_> {
             }
         };
         file.set_len(node.meta.size)?;
-        let (left, has_failed) = (AtomicUsize::new(segments.len()), AtomicBool::new(false));
-        let filling = Arc::new(Filling { file, node, path: path.to_owned(), left, has_failed });
+        let (left, unequal) = (AtomicUsize::new(segments.len()), AtomicUsize::new(segments.len()));
+        let has_failed = AtomicBool::new(false);
+        let filling = Arc::new(Filling { file, node, path: path.to_owned(), left, unequal, has_failed });
         segments.into_iter().for_each(|segment| send(Job { filling: Arc::clone(&filling), segment }));
         Ok(())
     }
