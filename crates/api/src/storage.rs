@@ -187,6 +187,9 @@ pub struct S3Storage {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GcsStorage {
+    /// The server, where it is not Google's public one: `https://HOST`, such as a regional endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
     /// The bucket.
     pub bucket: String,
     /// What stands before every repository's path.

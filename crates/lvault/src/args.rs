@@ -351,11 +351,12 @@ mod tests {
             ("storage add s --azure c --account a", true),
             ("storage add s --azure c --endpoint https://x", true),
             ("storage add s --gcs b --credentials f", true),
+            ("storage add s --gcs b --endpoint https://x", true),
             ("storage add s", false),
             ("storage add s --s3 b", false),
             ("storage add s --s3 b --endpoint x --gcs c", false),
             ("storage add s --local /x --prefix p", false),
-            ("storage add s --gcs b --endpoint x", false),
+            ("storage add s --local /x --endpoint x", false),
             ("get -o xml", false),
         ] {
             let parsed = Cli::try_parse_from(std::iter::once("lvault").chain(line.split(' ')));

@@ -88,9 +88,10 @@ impl<'a, K: Fn(&str) -> Option<&'a str>> Asked<'_, K> {
     }
 
     fn gcs(&self, gcs: &GcsStorage) -> Result<Location, InvalidStorage> {
-        let key = self.required(keys::GOOGLE_SERVICE_ACCOUNT_JSON_KEY)?;
+        let service_account = Secret::new(self.required(keys::GOOGLE_SERVICE_ACCOUNT_JSON_KEY)?);
+        let endpoint = endpoint(gcs.endpoint.as_deref(), "spec.storage.gcs.endpoint")?;
         self.remote(
-            Service::Gcs { service_account: Secret::new(key) },
+            Service::Gcs { service_account, endpoint },
             bucket(&gcs.bucket, "spec.storage.gcs.bucket")?,
             prefix(gcs.prefix.as_deref(), "spec.storage.gcs.prefix")?,
             connections(gcs.max_connections, "spec.storage.gcs.maxConnections")?,
@@ -107,9 +108,7 @@ impl<'a, K: Fn(&str) -> Option<&'a str>> Asked<'_, K> {
             return Err(invalid("spec.storage.azure.storageAccount", problem));
         }
         let key = Secret::new(self.required(keys::AZURE_ACCOUNT_KEY)?);
-        let endpoint = azure.endpoint.as_deref().filter(|endpoint| !endpoint.is_empty()).map(Endpoint::parse);
-        let endpoint =
-            endpoint.transpose().map_err(|error| invalid("spec.storage.azure.endpoint", error.to_string()))?;
+        let endpoint = endpoint(azure.endpoint.as_deref(), "spec.storage.azure.endpoint")?;
         self.remote(
             Service::Azure { account: account.to_owned(), key, endpoint },
             bucket(&azure.container, "spec.storage.azure.container")?,
@@ -150,6 +149,12 @@ fn bucket(name: &str, field: &'static str) -> Result<String, InvalidStorage> {
         return Err(invalid(field, problem));
     }
     Ok(name.to_owned())
+}
+
+/// A server that is named only where it is not the provider's public one.
+fn endpoint(endpoint: Option<&str>, field: &'static str) -> Result<Option<Endpoint>, InvalidStorage> {
+    let endpoint = endpoint.filter(|endpoint| !endpoint.is_empty()).map(Endpoint::parse);
+    endpoint.transpose().map_err(|error| invalid(field, error.to_string()))
 }
 
 fn prefix(prefix: Option<&str>, field: &'static str) -> Result<Option<RepositoryPath>, InvalidStorage> {

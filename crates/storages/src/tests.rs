@@ -47,6 +47,11 @@ fn a_bucket_takes_its_settings_from_the_spec_and_its_keys_from_the_secret() {
 
     let gcs = with_keys(&spec(GCS), &[("GOOGLE_SERVICE_ACCOUNT_JSON_KEY", "{}")]).unwrap();
     assert_eq!(gcs.to_string(), "gs:b:/a/b");
+    let regional =
+        spec(&GCS.replace("\"b\"", "\"b\", \"endpoint\": \"https://storage.me-central2.rep.googleapis.com\""));
+    let gcs = with_keys(&regional, &[("GOOGLE_SERVICE_ACCOUNT_JSON_KEY", "{}")]).unwrap();
+    let Location::Remote(Remote { service: Service::Gcs { endpoint, .. }, .. }) = gcs else { panic!("{gcs}") };
+    assert_eq!(endpoint, Some(Endpoint::parse("https://storage.me-central2.rep.googleapis.com").unwrap()));
     let azure = with_keys(&spec(AZURE), &[("AZURE_ACCOUNT_NAME", "acc"), ("AZURE_ACCOUNT_KEY", "a2V5")]).unwrap();
     assert_eq!(azure.to_string(), "azure:c:");
     let elsewhere = spec(&AZURE.replace("\"c\"", "\"c\", \"endpoint\": \"https://acc.blob.example.com\""));
@@ -90,6 +95,7 @@ fn what_makes_no_sense_in_a_spec_is_named() {
         (s3("{\"storage\"", "{\"globalFlags\": [\"--limit-upload=9\"], \"storage\""), "spec.globalFlags"),
         (spec(&AZURE.replace("\"c\"", "\"c\", \"storageAccount\": \"A.b\"")), "spec.storage.azure.storageAccount"),
         (spec(&AZURE.replace("\"c\"", "\"c\", \"endpoint\": \"ftp://x\"")), "spec.storage.azure.endpoint"),
+        (spec(&GCS.replace("\"b\"", "\"b\", \"endpoint\": \"https://x/b\"")), "spec.storage.gcs.endpoint"),
         (
             spec(r#"{"backupFlags": ["--limit-upload=9"], "storage": {"provider": "local", "local": {"path": "/s"}}}"#),
             "spec.backupFlags",

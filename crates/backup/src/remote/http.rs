@@ -6,8 +6,9 @@
 use super::RemoteOptions;
 use super::fault::{self, Answer};
 use super::pace::Pace;
+use super::token::Tokens;
 use crate::storage::CauseKind;
-use ::http::{Method, StatusCode};
+use ::http::{Method, StatusCode, header};
 use async_trait::async_trait;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -79,6 +80,8 @@ pub(super) struct Transport {
     permits: Arc<Semaphore>,
     pace: Option<Arc<Pace>>,
     stall: Duration,
+    /// Who makes new tokens, where requests carry one that expires.
+    tokens: Option<Arc<Tokens>>,
     /// Whether the server has ever answered.
     has_answered: Arc<AtomicBool>,
 }
@@ -104,8 +107,14 @@ impl Transport {
             permits: Arc::new(Semaphore::new(connections)),
             pace: options.upload_rate.map(|rate| Arc::new(Pace::new(rate))),
             stall: options.stall,
+            tokens: None,
             has_answered: Arc::default(),
         })
+    }
+
+    /// The same connections, for requests that carry tokens.
+    pub(super) fn with_tokens(self, tokens: Arc<Tokens>) -> Self {
+        Self { tokens: Some(tokens), ..self }
     }
 
     /// A server that never answered, and is asked without TLS, may speak TLS: many end such a connection without a word.
@@ -132,6 +141,7 @@ impl HttpService for Transport {
         let permit = permit.map_err(|err| HttpError::new(HttpErrorKind::Unknown, err))?;
         let watch = Arc::new(Watch::new());
         let asked = request.uri().clone();
+        let bearer = request.headers().get(header::AUTHORIZATION).cloned();
         // All other requests are about the bucket, or need it.
         let is_of_file = request.method() != Method::PUT && asked.query().is_none();
         let upload = |body| Upload {
@@ -150,6 +160,9 @@ impl HttpService for Transport {
             Err(err) => return Err(self.understand(&asked, err).await),
         };
         self.has_answered.store(true, Ordering::Relaxed);
+        if let (Some(tokens), Some(bearer)) = (&self.tokens, bearer) {
+            tokens.answered(&bearer, answered.status())?;
+        }
         let answer = answered.map(|body| {
             let timer = Box::pin(sleep_until(Instant::now() + self.stall));
             Download { body, stall: self.stall, timer, _permit: permit }

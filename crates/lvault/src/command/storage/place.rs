@@ -87,7 +87,8 @@ fn spec(place: &PlaceArgs) -> SnapshotBackupStorageSpec {
         });
     } else if let Some(bucket) = &place.gcs {
         storage.provider = Provider::Gcs;
-        storage.gcs = Some(GcsStorage { bucket: bucket.clone(), prefix, max_connections, secret_name });
+        let (endpoint, bucket) = (place.endpoint.clone(), bucket.clone());
+        storage.gcs = Some(GcsStorage { endpoint, bucket, prefix, max_connections, secret_name });
     } else if let Some(container) = &place.azure {
         storage.provider = Provider::Azure;
         storage.azure = Some(AzureStorage {
