@@ -78,6 +78,8 @@ pub struct RemoteOptions {
     pub max_connections: NonZeroUsize,
     /// How fast files may be uploaded, in bytes per second and over all connections.
     pub upload_rate: Option<NonZeroU64>,
+    /// How fast files may be downloaded, in bytes per second and over all connections.
+    pub download_rate: Option<NonZeroU64>,
     /// Certificates in PEM that are trusted besides the machine's.
     pub ca_certificates: Option<String>,
     /// Any certificate is accepted.
@@ -94,6 +96,7 @@ impl Default for RemoteOptions {
         Self {
             max_connections: NonZeroUsize::MIN.saturating_add(4),
             upload_rate: None,
+            download_rate: None,
             ca_certificates: None,
             insecure_tls: false,
             patience: Duration::from_secs(180),

@@ -347,7 +347,10 @@ mod tests {
             ("storage prune s --max-unused 0% --dry-run", true),
             ("storage prune s --max-unused -1", false),
             ("storage unlock team/s --all", true),
-            ("storage add s --s3 b --endpoint https://x --region r --prefix p --limit-upload 9", true),
+            (
+                "storage add s --s3 b --endpoint https://x --region r --prefix p --limit-upload 9 --limit-download 9",
+                true,
+            ),
             ("storage add s --azure c --account a", true),
             ("storage add s --azure c --endpoint https://x", true),
             ("storage add s --gcs b --credentials f", true),

@@ -235,6 +235,7 @@ const ARGUMENTS: &[(&str, &str)] = &[
     ("spec.storage.gcs.maxConnections", "--max-connections"),
     ("spec.storage.azure.maxConnections", "--max-connections"),
     ("spec.backupFlags", "--limit-upload"),
+    ("spec.globalFlags", "--limit-download"),
 ];
 
 /// A field together with the argument it comes from.

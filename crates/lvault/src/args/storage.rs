@@ -170,4 +170,7 @@ pub struct PlaceArgs {
     /// Upload no faster than this, in KiB per second
     #[arg(long, value_name = "N", conflicts_with = "local")]
     pub limit_upload: Option<u32>,
+    /// Download no faster than this, in KiB per second
+    #[arg(long, value_name = "N", conflicts_with = "local")]
+    pub limit_download: Option<u32>,
 }
