@@ -8,6 +8,7 @@ pub mod azure;
 pub mod bucket;
 pub mod gcs;
 pub mod kill;
+pub mod quota;
 
 use jiff::Timestamp;
 use lvault_backup::{
