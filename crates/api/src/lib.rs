@@ -17,9 +17,9 @@ mod volume;
 
 pub use quantity::{InvalidSize, format_size, parse_size};
 pub use storage::{
-    AzureStorage, Flags, GcsStorage, InvalidStorage, LocalStorage, Provider, PrunePolicy, PruneStatus, ReadBackPolicy,
-    S3Storage, SnapshotBackupStorage, SnapshotBackupStorageSpec, SnapshotBackupStorageStatus, StorageLocation,
-    StoragePhase,
+    AzureStorage, Flags, GcsStorage, InvalidStorage, Limits, LocalStorage, Provider, PrunePolicy, PruneStatus,
+    ReadBackPolicy, S3Storage, SnapshotBackupStorage, SnapshotBackupStorageSpec, SnapshotBackupStorageStatus,
+    StorageLocation, StoragePhase,
 };
 pub use transfer::{
     ExecutorStatus, Incomplete, MalformedStatus, Operation, Phase, Progress, TransferError, TransferStatus,

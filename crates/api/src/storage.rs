@@ -35,13 +35,13 @@ pub struct SnapshotBackupStorageSpec {
     pub engine: String,
     /// What keeps the bytes.
     pub storage: StorageLocation,
-    /// Flags for every operation.
+    /// Flags for every operation: `--limit-upload=N` and `--limit-download=N`, in KiB per second.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub global_flags: Vec<String>,
-    /// Flags for backups.
+    /// Flags for everything but restores, before those for every operation: `--limit-upload=N` and `--limit-download=N`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backup_flags: Vec<String>,
-    /// Flags for restores.
+    /// Flags for restores, before those for every operation: `--limit-download=N`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub restore_flags: Vec<String>,
     /// Check the storage when it is created or changed.
@@ -187,6 +187,9 @@ pub struct S3Storage {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GcsStorage {
+    /// The server, where it is not Google's public one: `https://HOST`, such as a regional endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
     /// The bucket.
     pub bucket: String,
     /// What stands before every repository's path.
@@ -282,6 +285,9 @@ pub enum StoragePhase {
     Error,
 }
 
+/// A restore uploads nothing but its lock.
+const RESTORE_FLAGS: &str = "spec.restoreFlags";
+
 fn restic() -> String {
     "restic".to_owned()
 }
@@ -290,11 +296,22 @@ fn yes() -> bool {
     true
 }
 
-/// The flags that are known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What the flags say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
-    /// How fast backups may upload, in KiB per second.
-    pub limit_upload: Option<NonZeroU32>,
+    /// For backups, and for all that is neither a backup nor a restore.
+    pub back_up: Limits,
+    /// For restores.
+    pub restore: Limits,
+}
+
+/// How fast a bucket may be written and read, over all connections of a process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// In KiB per second.
+    pub upload: Option<NonZeroU32>,
+    /// In KiB per second.
+    pub download: Option<NonZeroU32>,
 }
 
 impl Provider {
@@ -352,34 +369,37 @@ impl SnapshotBackupStorageSpec {
     /// The engine and the flags, where they are such as are known.
     ///
     /// # Errors
-    /// An engine that is not restic, and any flag but `--limit-upload=KiB/s` for backups to a bucket.
+    /// An engine that is not restic, and any flag but the limits of a bucket: `--limit-upload=KiB/s`, which restores have not of their own,
+    /// and `--limit-download=KiB/s`.
     pub fn flags(&self) -> Result<Flags, InvalidStorage> {
         let invalid = |field, problem: String| InvalidStorage { field, problem };
         if self.engine != "restic" {
             return Err(invalid("spec.engine", format!("'{}' is unknown: the only engine is restic", self.engine)));
         }
-        let mut flags = Flags { limit_upload: None };
-        for (field, given) in [
-            ("spec.globalFlags", &self.global_flags),
-            ("spec.backupFlags", &self.backup_flags),
-            ("spec.restoreFlags", &self.restore_flags),
-        ] {
-            for flag in given {
-                let limit = flag.strip_prefix("--limit-upload=").filter(|_| field == "spec.backupFlags");
-                let Some(limit) = limit else {
-                    return Err(invalid(field, format!("the flag '{flag}' is not supported: leave it out")));
-                };
-                if self.storage.provider == Provider::Local {
-                    return Err(invalid(field, format!("the flag '{flag}' is for buckets: leave it out")));
-                }
-                let Ok(limit) = limit.parse::<NonZeroU32>() else {
-                    let problem = format!("'{flag}' is no limit: write --limit-upload=N, in KiB per second");
-                    return Err(invalid(field, problem));
-                };
-                flags.limit_upload = Some(limit);
+        let global = self.limits("spec.globalFlags", &self.global_flags, Limits::default())?;
+        let back_up = self.limits("spec.backupFlags", &self.backup_flags, global)?;
+        let restore = self.limits(RESTORE_FLAGS, &self.restore_flags, global)?;
+        Ok(Flags { back_up, restore })
+    }
+
+    /// The limits that flags set, and those that stand where they set none.
+    fn limits(&self, field: &'static str, flags: &[String], mut limits: Limits) -> Result<Limits, InvalidStorage> {
+        let invalid = |problem: String| InvalidStorage { field, problem };
+        for flag in flags {
+            let (limited, limit) = match flag.split_once('=') {
+                Some(("--limit-upload", limit)) if field != RESTORE_FLAGS => (&mut limits.upload, limit),
+                Some(("--limit-download", limit)) => (&mut limits.download, limit),
+                Some(_) | None => return Err(invalid(format!("the flag '{flag}' is not supported: leave it out"))),
+            };
+            if self.storage.provider == Provider::Local {
+                return Err(invalid(format!("the flag '{flag}' is for buckets: leave it out")));
             }
+            let Ok(limit) = limit.parse::<NonZeroU32>() else {
+                return Err(invalid(format!("'{flag}' is no limit: write a number of 1 or more, in KiB per second")));
+            };
+            *limited = Some(limit);
         }
-        Ok(flags)
+        Ok(limits)
     }
 
     /// The local folder, for a spec that makes sense and is of provider `local`.

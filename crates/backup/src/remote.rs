@@ -10,6 +10,7 @@ mod fault;
 mod http;
 mod pace;
 mod tls;
+mod token;
 
 pub(crate) use self::connect::connect;
 pub(crate) use self::create::{Created, WRITE, create};
@@ -56,6 +57,8 @@ pub enum Service {
     Gcs {
         /// The service account's key, as the JSON document that Google hands out.
         service_account: Secret,
+        /// The server, where it is not Google's public one.
+        endpoint: Option<Endpoint>,
     },
     /// Azure Blob Storage.
     Azure {
@@ -75,6 +78,8 @@ pub struct RemoteOptions {
     pub max_connections: NonZeroUsize,
     /// How fast files may be uploaded, in bytes per second and over all connections.
     pub upload_rate: Option<NonZeroU64>,
+    /// How fast files may be downloaded, in bytes per second and over all connections.
+    pub download_rate: Option<NonZeroU64>,
     /// Certificates in PEM that are trusted besides the machine's.
     pub ca_certificates: Option<String>,
     /// Any certificate is accepted.
@@ -91,6 +96,7 @@ impl Default for RemoteOptions {
         Self {
             max_connections: NonZeroUsize::MIN.saturating_add(4),
             upload_rate: None,
+            download_rate: None,
             ca_certificates: None,
             insecure_tls: false,
             patience: Duration::from_secs(180),
@@ -144,7 +150,7 @@ pub(crate) mod tests {
             assert_eq!(remote.to_string(), shown);
             assert!(!format!("{remote:?}").contains("hunter2"));
         }
-        let gcs = Service::Gcs { service_account: Secret::new("hunter2") };
+        let gcs = Service::Gcs { service_account: Secret::new("hunter2"), endpoint: None };
         assert_eq!(Remote { service: gcs, ..s3("x", Some("p")) }.to_string(), "gs:b1:/p");
         let azure = Service::Azure { account: "a".to_owned(), key: Secret::new("k"), endpoint: None };
         assert_eq!(Remote { service: azure, ..s3("x", None) }.to_string(), "azure:b1:");

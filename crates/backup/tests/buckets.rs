@@ -176,6 +176,36 @@ fn uploads_keep_to_their_limit() {
     bucket.assert_restic_is_content();
 }
 
+/// Both one large file, which is read in ranges of megabytes, and blobs that are read one by one and fit into one piece each.
+#[test]
+fn downloads_keep_to_their_limit() {
+    let bucket = Bucket::new();
+    for file in 0..48 {
+        write(bucket.bench.volume().join(file.to_string()), noise(file, 64 << 10));
+    }
+    let snapshot = bucket.bench.back_up(&bucket.open().unwrap(), "a", 1).unwrap().snapshot;
+    let mut remote = bucket.remote();
+    remote.options.download_rate = NonZeroU64::new(1 << 20);
+    // What is meant is no stall, also where one piece takes longer.
+    remote.options.stall = Duration::from_secs(2);
+    let location = Location::Remote(remote);
+    let repository = Repository::open_or_init(&location, &path(PATH), &password(PASSWORD)).unwrap();
+    let began = Instant::now();
+    repository.verify(&snapshot, VerifyDepth::Data, &Silent).unwrap();
+    let took = began.elapsed();
+    assert!(took > Duration::from_millis(2900), "3 MiB at 1 MiB/s, blob by blob, took {took:?}");
+    let began = Instant::now();
+    let target = bucket.bench.empty("target");
+    repository.restore(&snapshot, &target, &Silent).unwrap();
+    let took = began.elapsed();
+    assert!(took > Duration::from_millis(2900) && took < Duration::from_secs(60), "3 MiB at 1 MiB/s took {took:?}");
+    assert_eq!(inventory(&target), inventory(&bucket.bench.volume()));
+    write(bucket.bench.volume().join("new"), noise(99, 8 << 20));
+    let began = Instant::now();
+    bucket.bench.back_up(&repository, "b", 1).unwrap();
+    assert!(began.elapsed() < Duration::from_secs(8), "uploads were slowed down: {:?}", began.elapsed());
+}
+
 #[test]
 fn no_more_connections_are_open_than_allowed() {
     let bucket = Bucket::new();

@@ -9,7 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use support::kill::{self, Kills};
-use support::{Bench, Mount, PASSWORD, PATH, command, inventory, is_root, noise, password, path, write};
+use support::quota::Quota;
+use support::{Bench, Mount, PASSWORD, PATH, command, inventory, is_root, noise, password, path, restic, write};
 
 /// Not a test by itself: backs the volume of a bench up, as a process that can be killed.
 #[test]
@@ -224,6 +225,29 @@ fn a_full_storage_is_named_and_works_again_after_the_remedy() {
     let report = bench.back_up(&repository, "a", 1).unwrap();
     repository.verify(&report.snapshot, VerifyDepth::Data, &Silent).unwrap();
     bench.assert_restic_is_content();
+}
+
+/// A quota is another error than a full disk (EDQUOT), and there is room for everybody else.
+#[test]
+fn a_quota_that_is_used_up_is_named_and_works_again_after_the_remedy() {
+    let bench = Bench::new();
+    let Some(quota) = Quota::new(bench.folder.path()) else { return };
+    fill(&bench);
+    let location = Location::Local { root: quota.folder() };
+    let open = || Repository::open_or_init(&location, &path(PATH), &password(PASSWORD)).unwrap();
+    quota.limit("16M");
+    let repository = open();
+    let err = bench.back_up(&repository, "a", 1).unwrap_err();
+    let text = err.to_string();
+    assert!(text.to_lowercase().contains("quota exceeded") && text.contains("make room"), "{text}");
+    assert!(text.contains(quota.folder().to_str().unwrap()), "{text}");
+    assert_eq!(err.retry(), lvault_backup::Retry::AfterRemedy);
+    assert_eq!(open().snapshots().unwrap(), []);
+    quota.limit("none");
+    let report = bench.back_up(&repository, "a", 1).unwrap();
+    repository.verify(&report.snapshot, VerifyDepth::Data, &Silent).unwrap();
+    let checked = restic(&quota.folder().join(PATH), &["check", "--read-data"]);
+    assert!(String::from_utf8_lossy(&checked.stdout).contains("no errors were found"), "{checked:?}");
 }
 
 #[test]

@@ -15,6 +15,7 @@ use lvault_backup::{
     Step, Unreadable, VerifyDepth,
 };
 use lvault_core::Bytes;
+use lvault_storages::Purpose;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::meter::Meter;
@@ -356,7 +357,8 @@ fn checked(folder: &MountedFolder) -> Result<PathBuf, Failed> {
 }
 
 fn location(task: &Task) -> Result<Location, CopyError> {
-    lvault_storages::location(&task.storage_spec, |key| task.credentials.get(key).map(|secret| secret.0.as_str()))
+    let key = |key: &str| task.credentials.get(key).map(|secret| secret.0.as_str());
+    lvault_storages::location(&task.storage_spec, Purpose::of(&task.work), key)
         .map_err(|e| CopyError::new("InvalidStorage", format!("the storage {}: {e}", task.storage)))
 }
 

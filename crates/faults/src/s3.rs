@@ -129,7 +129,7 @@ impl Drop for S3Server {
 }
 
 /// The Python that moto is installed for: in `moto` beside what cargo builds, from wherever a test's program lies.
-fn python() -> PathBuf {
+pub(crate) fn python() -> PathBuf {
     let program = std::env::current_exe().unwrap_or_default();
     let found = program.ancestors().map(|folder| folder.join("moto/bin/python")).find(|python| python.exists());
     found.unwrap_or_else(|| panic!("moto is not installed beside {}: run `make setup` first", program.display()))

@@ -347,15 +347,19 @@ mod tests {
             ("storage prune s --max-unused 0% --dry-run", true),
             ("storage prune s --max-unused -1", false),
             ("storage unlock team/s --all", true),
-            ("storage add s --s3 b --endpoint https://x --region r --prefix p --limit-upload 9", true),
+            (
+                "storage add s --s3 b --endpoint https://x --region r --prefix p --limit-upload 9 --limit-download 9",
+                true,
+            ),
             ("storage add s --azure c --account a", true),
             ("storage add s --azure c --endpoint https://x", true),
             ("storage add s --gcs b --credentials f", true),
+            ("storage add s --gcs b --endpoint https://x", true),
             ("storage add s", false),
             ("storage add s --s3 b", false),
             ("storage add s --s3 b --endpoint x --gcs c", false),
             ("storage add s --local /x --prefix p", false),
-            ("storage add s --gcs b --endpoint x", false),
+            ("storage add s --local /x --endpoint x", false),
             ("get -o xml", false),
         ] {
             let parsed = Cli::try_parse_from(std::iter::once("lvault").chain(line.split(' ')));

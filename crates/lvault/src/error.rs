@@ -226,6 +226,7 @@ const ARGUMENTS: &[(&str, &str)] = &[
     ("spec.storage.azure.storageAccount", "--account"),
     ("spec.storage.s3.endpoint", "--endpoint"),
     ("spec.storage.azure.endpoint", "--endpoint"),
+    ("spec.storage.gcs.endpoint", "--endpoint"),
     ("spec.storage.s3.region", "--region"),
     ("spec.storage.s3.prefix", "--prefix"),
     ("spec.storage.gcs.prefix", "--prefix"),
@@ -234,6 +235,7 @@ const ARGUMENTS: &[(&str, &str)] = &[
     ("spec.storage.gcs.maxConnections", "--max-connections"),
     ("spec.storage.azure.maxConnections", "--max-connections"),
     ("spec.backupFlags", "--limit-upload"),
+    ("spec.globalFlags", "--limit-download"),
 ];
 
 /// A field together with the argument it comes from.

@@ -11,6 +11,7 @@ pub mod args;
 pub mod clock;
 pub mod cluster;
 pub mod command;
+pub mod cores;
 pub mod demo;
 pub mod error;
 pub mod follow;
@@ -40,6 +41,7 @@ use server::Server;
 
 /// The whole program: reads the command line, does it, and answers with the exit code.
 pub fn main() -> ExitCode {
+    cores::forbid();
     let cli = Cli::parse();
     match run(cli) {
         Ok(code) => code,
@@ -62,18 +64,22 @@ fn run(cli: Cli) -> Result<ExitCode, CliError> {
         // It has a runtime of its own, and its task on standard input.
         Command::Executor => {
             log("info");
+            cores::tell();
             return Ok(lvault_executor::main());
         }
         Command::Up(args) => {
             log("info");
+            cores::tell();
             runtime()?.block_on(up::run(&place, args))?;
         }
         Command::Node(args) => {
             log("info");
+            cores::tell();
             runtime()?.block_on(cluster::node::run(&place, args))?;
         }
         Command::Controller(args) => {
             log("info");
+            cores::tell();
             runtime()?.block_on(cluster::controller::run(&place, args))?;
         }
         Command::Demo(args) => {

@@ -6,11 +6,33 @@
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
-use lvault_api::{AzureStorage, GcsStorage, InvalidStorage, Provider, S3Storage, SnapshotBackupStorageSpec, keys};
+use lvault_api::task::Work;
+use lvault_api::{
+    AzureStorage, GcsStorage, InvalidStorage, Limits, Provider, S3Storage, SnapshotBackupStorageSpec, keys,
+};
 use lvault_backup::{Endpoint, Location, OpenError, Remote, RemoteOptions, RepositoryPath, Secret, Service};
 
 /// The region that S3 requests are signed for where the spec names none.
 const DEFAULT_REGION: &str = "us-east-1";
+
+/// What a storage is used for, which decides about the flags that count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// A backup, and all that is neither a backup nor a restore: looking, checking, forgetting, pruning.
+    BackUp,
+    /// A restore.
+    Restore,
+}
+
+impl Purpose {
+    /// What an executor with this work uses its storage for.
+    pub fn of(work: &Work) -> Self {
+        match work {
+            Work::Restore { .. } => Self::Restore,
+            Work::Backup { .. } | Work::Forget => Self::BackUp,
+        }
+    }
+}
 
 /// The place that a storage's spec names, with the keys of its Secret: `key` answers with the text of a key, if it is
 /// there. Nothing is contacted.
@@ -19,9 +41,15 @@ const DEFAULT_REGION: &str = "us-east-1";
 /// [`InvalidStorage`] names the field of the spec, or the key of the Secret, that is missing or makes no sense.
 pub fn location<'a>(
     spec: &SnapshotBackupStorageSpec,
+    purpose: Purpose,
     key: impl Fn(&str) -> Option<&'a str>,
 ) -> Result<Location, InvalidStorage> {
-    let asked = Asked { spec, key: |name: &str| key(name).map(str::trim).filter(|text| !text.is_empty()) };
+    let flags = spec.flags()?;
+    let limits = match purpose {
+        Purpose::BackUp => flags.back_up,
+        Purpose::Restore => flags.restore,
+    };
+    let asked = Asked { limits, key: |name: &str| key(name).map(str::trim).filter(|text| !text.is_empty()) };
     match spec.storage.provider {
         Provider::Local => Ok(Location::Local { root: PathBuf::from(spec.local_folder()?) }),
         Provider::S3 => asked.s3(settings(&spec.storage.s3, "spec.storage.s3")?),
@@ -36,7 +64,8 @@ pub fn location<'a>(
 /// As [`location`], about the spec alone.
 pub fn check(spec: &SnapshotBackupStorageSpec) -> Result<(), InvalidStorage> {
     // Any text that makes sense for every key.
-    location(spec, |name| Some(if name == keys::AZURE_ACCOUNT_NAME { "account" } else { "a2V5" })).map(drop)
+    location(spec, Purpose::BackUp, |name| Some(if name == keys::AZURE_ACCOUNT_NAME { "account" } else { "a2V5" }))
+        .map(drop)
 }
 
 /// Whether a repository is that of another storage in the same place: the storage of this namespace has not its password, and it
@@ -53,12 +82,12 @@ fn invalid(field: &'static str, problem: String) -> InvalidStorage {
     InvalidStorage { field, problem }
 }
 
-struct Asked<'s, K> {
-    spec: &'s SnapshotBackupStorageSpec,
+struct Asked<K> {
+    limits: Limits,
     key: K,
 }
 
-impl<'a, K: Fn(&str) -> Option<&'a str>> Asked<'_, K> {
+impl<'a, K: Fn(&str) -> Option<&'a str>> Asked<K> {
     fn s3(&self, s3: &S3Storage) -> Result<Location, InvalidStorage> {
         let endpoint =
             Endpoint::parse(&s3.endpoint).map_err(|error| invalid("spec.storage.s3.endpoint", error.to_string()))?;
@@ -88,9 +117,10 @@ impl<'a, K: Fn(&str) -> Option<&'a str>> Asked<'_, K> {
     }
 
     fn gcs(&self, gcs: &GcsStorage) -> Result<Location, InvalidStorage> {
-        let key = self.required(keys::GOOGLE_SERVICE_ACCOUNT_JSON_KEY)?;
+        let service_account = Secret::new(self.required(keys::GOOGLE_SERVICE_ACCOUNT_JSON_KEY)?);
+        let endpoint = endpoint(gcs.endpoint.as_deref(), "spec.storage.gcs.endpoint")?;
         self.remote(
-            Service::Gcs { service_account: Secret::new(key) },
+            Service::Gcs { service_account, endpoint },
             bucket(&gcs.bucket, "spec.storage.gcs.bucket")?,
             prefix(gcs.prefix.as_deref(), "spec.storage.gcs.prefix")?,
             connections(gcs.max_connections, "spec.storage.gcs.maxConnections")?,
@@ -107,9 +137,7 @@ impl<'a, K: Fn(&str) -> Option<&'a str>> Asked<'_, K> {
             return Err(invalid("spec.storage.azure.storageAccount", problem));
         }
         let key = Secret::new(self.required(keys::AZURE_ACCOUNT_KEY)?);
-        let endpoint = azure.endpoint.as_deref().filter(|endpoint| !endpoint.is_empty()).map(Endpoint::parse);
-        let endpoint =
-            endpoint.transpose().map_err(|error| invalid("spec.storage.azure.endpoint", error.to_string()))?;
+        let endpoint = endpoint(azure.endpoint.as_deref(), "spec.storage.azure.endpoint")?;
         self.remote(
             Service::Azure { account: account.to_owned(), key, endpoint },
             bucket(&azure.container, "spec.storage.azure.container")?,
@@ -127,7 +155,8 @@ impl<'a, K: Fn(&str) -> Option<&'a str>> Asked<'_, K> {
     ) -> Result<Location, InvalidStorage> {
         let kib = |limit: std::num::NonZeroU32| NonZeroU64::from(limit).saturating_mul(KIB);
         let options = RemoteOptions {
-            upload_rate: self.spec.flags()?.limit_upload.map(kib),
+            upload_rate: self.limits.upload.map(kib),
+            download_rate: self.limits.download.map(kib),
             ca_certificates: (self.key)(keys::CA_CERT_DATA).map(str::to_owned),
             ..options
         };
@@ -150,6 +179,12 @@ fn bucket(name: &str, field: &'static str) -> Result<String, InvalidStorage> {
         return Err(invalid(field, problem));
     }
     Ok(name.to_owned())
+}
+
+/// A server that is named only where it is not the provider's public one.
+fn endpoint(endpoint: Option<&str>, field: &'static str) -> Result<Option<Endpoint>, InvalidStorage> {
+    let endpoint = endpoint.filter(|endpoint| !endpoint.is_empty()).map(Endpoint::parse);
+    endpoint.transpose().map_err(|error| invalid(field, error.to_string()))
 }
 
 fn prefix(prefix: Option<&str>, field: &'static str) -> Result<Option<RepositoryPath>, InvalidStorage> {

@@ -1,6 +1,7 @@
 //! Connecting to a bucket: object_store's clients over our own transport.
 
 use super::http::Transport;
+use super::token::Tokens;
 use super::{Endpoint, Remote, Service};
 use crate::storage::{Cause, CauseKind, StorageError};
 use object_store::ObjectStore;
@@ -23,8 +24,9 @@ pub(crate) fn connect(remote: &Remote) -> Result<Arc<dyn ObjectStore>, StorageEr
     let failed = |kind, text: String| StorageError::Connect { path: remote.to_string(), cause: Cause { kind, text } };
     let with_tls = match &remote.service {
         Service::S3 { endpoint, .. } => !endpoint.is_http(),
-        Service::Gcs { .. } => true,
-        Service::Azure { endpoint, .. } => !endpoint.as_ref().is_some_and(Endpoint::is_http),
+        Service::Gcs { endpoint, .. } | Service::Azure { endpoint, .. } => {
+            !endpoint.as_ref().is_some_and(Endpoint::is_http)
+        }
     };
     let transport = Transport::new(&remote.options, with_tls).map_err(|text| failed(CauseKind::Certificate, text))?;
     let retry = RetryConfig {
@@ -55,13 +57,22 @@ pub(crate) fn connect(remote: &Remote) -> Result<Arc<dyn ObjectStore>, StorageEr
             }
             builder.build().map(|store| Arc::new(store) as _)
         }
-        Service::Gcs { service_account } => GoogleCloudStorageBuilder::new()
-            .with_bucket_name(&remote.bucket)
-            .with_service_account_key(service_account.expose())
-            .with_retry(retry)
-            .with_http_connector(transport)
-            .build()
-            .map(|store| Arc::new(store) as _),
+        Service::Gcs { service_account, endpoint } => {
+            if let Some(field) = address_in(service_account.expose()) {
+                return Err(failed(CauseKind::Credentials, not_from_the_key(field)));
+            }
+            let builder = GoogleCloudStorageBuilder::new()
+                .with_bucket_name(&remote.bucket)
+                .with_base_url(&endpoint.as_ref().map_or_else(|| GOOGLE.to_owned(), Endpoint::to_string))
+                .with_retry(retry)
+                .with_http_connector(transport.clone());
+            let signer = builder.clone().with_service_account_key(service_account.expose());
+            Tokens::new(signer).and_then(|tokens| {
+                let transport = transport.with_tokens(Arc::clone(&tokens));
+                let store = builder.with_credentials(tokens).with_http_connector(transport).build()?;
+                Ok(Arc::new(store) as _)
+            })
+        }
         Service::Azure { account, key, endpoint } => {
             let mut builder = MicrosoftAzureBuilder::new()
                 .with_container_name(&remote.bucket)
@@ -86,6 +97,26 @@ pub(crate) fn connect(remote: &Remote) -> Result<Arc<dyn ObjectStore>, StorageEr
     })
 }
 
+/// Where Google Cloud Storage is, unless a storage's endpoint says otherwise.
+const GOOGLE: &str = "https://storage.googleapis.com";
+
+/// What a service account's key would say about the server, in fields of object_store's own that Google's documents do not have.
+/// Where data goes is said by the storage, which people read, and not by its Secret, which they do not.
+fn address_in(key: &str) -> Option<&'static str> {
+    let key: serde_json::Value = serde_json::from_str(key).ok()?;
+    let says = |field: &&str| {
+        !matches!(key.get(*field), None | Some(serde_json::Value::Null | serde_json::Value::Bool(false)))
+    };
+    ["gcs_base_url", "disable_oauth"].into_iter().find(says)
+}
+
+fn not_from_the_key(field: &str) -> String {
+    format!(
+        "GOOGLE_SERVICE_ACCOUNT_JSON_KEY holds '{field}', which no key of Google's does; take it out, and name the server in \
+         the storage's endpoint"
+    )
+}
+
 /// Where an account's containers are: on a host of its own, or below the account in the path.
 fn of_account(endpoint: &Endpoint, account: &str) -> String {
     if endpoint.is_of_bucket(account) { endpoint.to_string() } else { format!("{endpoint}/{account}") }
@@ -94,6 +125,26 @@ fn of_account(endpoint: &Endpoint, account: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_that_names_a_server_is_refused_and_not_followed() {
+        for (key, refused) in [
+            (r#"{"gcs_base_url": "https://elsewhere.example.com"}"#, Some("gcs_base_url")),
+            (r#"{"disable_oauth": true}"#, Some("disable_oauth")),
+            (
+                r#"{"disable_oauth": false, "gcs_base_url": null, "token_uri": "https://oauth2.googleapis.com/token"}"#,
+                None,
+            ),
+            ("hunter2", None),
+        ] {
+            assert_eq!(address_in(key), refused, "{key}");
+            let service = Service::Gcs { service_account: crate::secret::Secret::new(key), endpoint: None };
+            let error = connect(&Remote { service, ..crate::remote::tests::s3("x", None) }).unwrap_err();
+            let text = error.to_string();
+            assert!(!text.contains("elsewhere") && !text.contains("hunter2"), "{text}");
+            assert_eq!(refused.is_some_and(|field| text.contains(field)), refused.is_some(), "{text}");
+        }
+    }
 
     #[test]
     fn an_azure_account_has_a_host_or_a_path() {

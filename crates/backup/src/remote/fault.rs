@@ -88,7 +88,8 @@ pub(super) fn refusal(status: u16, body: &str) -> Answer {
         "AuthenticationFailed" | "InvalidAuthenticationInfo" | "NoAuthenticationInformation" => {
             known(CauseKind::Credentials, "the server does not accept the key, or this machine's clock is wrong")
         }
-        "invalid_grant" | "invalid_client" | "unauthorized_client" => {
+        // <https://cloud.google.com/storage/docs/xml-api/reference-status>
+        "AuthenticationRequired" | "invalid_grant" | "invalid_client" | "unauthorized_client" => {
             known(CauseKind::Credentials, "the service account's key is not accepted, or this machine's clock is wrong")
         }
         "AccessDenied" | "AllAccessDisabled" | "AuthorizationFailure" | "AuthorizationPermissionMismatch" => {
@@ -160,6 +161,7 @@ mod tests {
             (403, "SignatureDoesNotMatch", CauseKind::Credentials),
             (400, "ExpiredToken", CauseKind::Credentials),
             (403, "AuthenticationFailed", CauseKind::Credentials),
+            (401, "AuthenticationRequired", CauseKind::Credentials),
             (403, "AuthorizationFailure", CauseKind::Denied),
             (400, "InvalidResourceName", CauseKind::Bucket),
             (403, "AccessDenied", CauseKind::Denied),
@@ -170,6 +172,7 @@ mod tests {
             (400, "AuthorizationHeaderMalformed", CauseKind::Region),
             (301, "PermanentRedirect", CauseKind::Region),
             (503, "SlowDown", CauseKind::Busy),
+            (429, "SlowDown", CauseKind::Busy),
             (200, "InternalError", CauseKind::Busy),
             (507, "", CauseKind::Full),
             (502, "", CauseKind::Busy),

@@ -1,13 +1,14 @@
-//! HTTP to object stores: hyper over rustls, with a limit of connections, a limit of upload bandwidth, and an end for
-//! requests in which nothing moves any more.
+//! HTTP to object stores: hyper over rustls, with a limit of connections, limits of bandwidth, and an end for requests in which
+//! nothing moves any more.
 //!
 //! A request holds its permit until its answer was read to the end, so no more connections than allowed are ever open.
 
 use super::RemoteOptions;
 use super::fault::{self, Answer};
 use super::pace::Pace;
+use super::token::Tokens;
 use crate::storage::CauseKind;
-use ::http::{Method, StatusCode};
+use ::http::{Method, StatusCode, header};
 use async_trait::async_trait;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -27,7 +28,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -77,8 +78,11 @@ pub(super) enum TransportError {
 pub(super) struct Transport {
     client: Client<HttpsConnector<TcpConnector>, Upload>,
     permits: Arc<Semaphore>,
-    pace: Option<Arc<Pace>>,
+    upload: Option<Arc<Pace>>,
+    download: Option<Arc<Pace>>,
     stall: Duration,
+    /// Who makes new tokens, where requests carry one that expires.
+    tokens: Option<Arc<Tokens>>,
     /// Whether the server has ever answered.
     has_answered: Arc<AtomicBool>,
 }
@@ -102,10 +106,17 @@ impl Transport {
         Ok(Self {
             client,
             permits: Arc::new(Semaphore::new(connections)),
-            pace: options.upload_rate.map(|rate| Arc::new(Pace::new(rate))),
+            upload: options.upload_rate.map(|rate| Arc::new(Pace::new(rate))),
+            download: options.download_rate.map(|rate| Arc::new(Pace::new(rate))),
             stall: options.stall,
+            tokens: None,
             has_answered: Arc::default(),
         })
+    }
+
+    /// The same connections, for requests that carry tokens.
+    pub(super) fn with_tokens(self, tokens: Arc<Tokens>) -> Self {
+        Self { tokens: Some(tokens), ..self }
     }
 
     /// A server that never answered, and is asked without TLS, may speak TLS: many end such a connection without a word.
@@ -132,12 +143,13 @@ impl HttpService for Transport {
         let permit = permit.map_err(|err| HttpError::new(HttpErrorKind::Unknown, err))?;
         let watch = Arc::new(Watch::new());
         let asked = request.uri().clone();
+        let bearer = request.headers().get(header::AUTHORIZATION).cloned();
         // All other requests are about the bucket, or need it.
         let is_of_file = request.method() != Method::PUT && asked.query().is_none();
         let upload = |body| Upload {
             body,
             piece: Bytes::new(),
-            pace: self.pace.clone(),
+            pace: self.upload.clone(),
             pause: None,
             watch: Arc::clone(&watch),
         };
@@ -150,9 +162,12 @@ impl HttpService for Transport {
             Err(err) => return Err(self.understand(&asked, err).await),
         };
         self.has_answered.store(true, Ordering::Relaxed);
+        if let (Some(tokens), Some(bearer)) = (&self.tokens, bearer) {
+            tokens.answered(&bearer, answered.status())?;
+        }
         let answer = answered.map(|body| {
             let timer = Box::pin(sleep_until(Instant::now() + self.stall));
-            Download { body, stall: self.stall, timer, _permit: permit }
+            Download { body, pace: self.download.clone(), early: None, stall: self.stall, timer, _permit: permit }
         });
         admit(answer, is_of_file).await
     }
@@ -260,9 +275,12 @@ impl Body for Upload {
     }
 }
 
-/// An answer's body, which ends with an error when nothing comes any more.
+/// An answer's body, which ends with an error when nothing comes any more. What came before its time is held back, so that
+/// answers of one piece keep to the limit too; more of it than that is not read meanwhile.
 struct Download {
     body: Incoming,
+    pace: Option<Arc<Pace>>,
+    early: Option<(Frame<Bytes>, Pin<Box<Sleep>>)>,
     stall: Duration,
     timer: Pin<Box<Sleep>>,
     _permit: OwnedSemaphorePermit,
@@ -274,24 +292,60 @@ impl Body for Download {
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
         let this = self.get_mut();
-        match Pin::new(&mut this.body).poll_frame(context) {
-            Poll::Ready(frame) => {
-                this.timer.as_mut().reset(Instant::now() + this.stall);
-                Poll::Ready(frame.map(|frame| frame.map_err(|err| classify(&err))))
+        if this.early.is_none() {
+            let frame = match ready!(this.receive(context)) {
+                Some(Ok(frame)) => frame,
+                Some(Err(err)) => return Poll::Ready(Some(Err(err))),
+                None => return Poll::Ready(None),
+            };
+            match this.time_of(&frame) {
+                Some(time) => this.early = Some((frame, Box::pin(sleep_until(time)))),
+                None => return Poll::Ready(Some(Ok(frame))),
             }
-            Poll::Pending => match this.timer.as_mut().poll(context) {
-                Poll::Ready(()) => Poll::Ready(Some(Err(stalled(this.stall)))),
-                Poll::Pending => Poll::Pending,
-            },
         }
+        if this.early.as_mut().is_some_and(|(_, time)| time.as_mut().poll(context).is_pending()) {
+            return Poll::Pending;
+        }
+        // A pause that is meant is no stall.
+        this.timer.as_mut().reset(Instant::now() + this.stall);
+        Poll::Ready(this.early.take().map(|(frame, _)| Ok(frame)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.early.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let early = self.early.as_ref().and_then(|(frame, _)| frame.data_ref()).map_or(0, |data| data.len() as u64);
+        let mut hint = self.body.size_hint();
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper + early);
+        }
+        hint.set_lower(hint.lower() + early);
+        hint
+    }
+}
+
+impl Download {
+    /// When a frame may be passed on, where that is later than now.
+    fn time_of(&self, frame: &Frame<Bytes>) -> Option<Instant> {
+        let (pace, data) = (self.pace.as_ref()?, frame.data_ref()?);
+        let now = Instant::now();
+        Some(pace.take(data.len(), now)).filter(|time| *time > now)
+    }
+
+    /// The next frame as it comes.
+    fn receive(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
+        match Pin::new(&mut self.body).poll_frame(context) {
+            Poll::Ready(frame) => {
+                self.timer.as_mut().reset(Instant::now() + self.stall);
+                Poll::Ready(frame.map(|frame| frame.map_err(|err| classify(&err))))
+            }
+            Poll::Pending => match self.timer.as_mut().poll(context) {
+                Poll::Ready(()) => Poll::Ready(Some(Err(stalled(self.stall)))),
+                Poll::Pending => Poll::Pending,
+            },
+        }
     }
 }
 

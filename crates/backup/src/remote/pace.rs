@@ -1,4 +1,4 @@
-//! The limit of the upload's bandwidth: one for all connections of a storage.
+//! A limit of bandwidth, of uploads or of downloads: one for all connections of a storage.
 
 use crate::backend::lock;
 use std::num::NonZeroU64;
@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Hands out times at which bytes may be sent.
+/// Hands out times at which bytes may pass.
 #[derive(Debug)]
 pub(super) struct Pace {
     bytes_per_second: NonZeroU64,
@@ -18,7 +18,7 @@ impl Pace {
         Self { bytes_per_second, free_at: Mutex::default() }
     }
 
-    /// Takes the time that `bytes` need, and answers when the next may be sent.
+    /// Takes the time that `bytes` need, and answers when it is over.
     pub(super) fn take(&self, bytes: usize, now: Instant) -> Instant {
         let nanoseconds = bytes as u128 * 1_000_000_000 / u128::from(self.bytes_per_second.get());
         let needed = Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX));

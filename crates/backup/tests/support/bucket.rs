@@ -3,7 +3,7 @@
 use super::{Bench, PASSWORD, PATH, command, password, path};
 use lvault_backup::{Endpoint, Location, OpenError, Remote, RemoteOptions, Repository, Secret, Service};
 use lvault_faults::s3::{BUCKET, Proxy, S3Key, S3Server};
-use std::process::Output;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 pub const PREFIX: &str = "some/prefix";
@@ -36,18 +36,27 @@ impl Bucket {
 
     /// Plain restic on the same repository, past the proxy.
     pub fn restic(&self, arguments: &[&str]) -> Output {
-        let at = format!("s3:{}/{BUCKET}/{PREFIX}/{PATH}", self.server.endpoint());
-        let mut restic = command("restic");
-        restic.args(["--no-cache", "-r", &at]).args(arguments);
-        restic.envs(self.server.key.environment()).env("RESTIC_PASSWORD", PASSWORD);
-        restic.output().expect("these tests need Debian's restic package")
+        restic(&self.server, arguments).output().expect("these tests need Debian's restic package")
     }
 
     pub fn assert_restic_is_content(&self) {
-        let output = self.restic(&["check", "--read-data"]);
-        assert!(output.status.success(), "{output:?}");
-        assert!(String::from_utf8_lossy(&output.stdout).contains("no errors were found"), "{output:?}");
+        assert_restic_is_content(&self.server);
     }
+}
+
+/// Plain restic on the repository in this server's bucket.
+pub fn restic(server: &S3Server, arguments: &[&str]) -> Command {
+    let at = format!("s3:{}/{BUCKET}/{PREFIX}/{PATH}", server.endpoint());
+    let mut restic = command("restic");
+    restic.args(["--no-cache", "-r", &at]).args(arguments);
+    restic.envs(server.key.environment()).env("RESTIC_PASSWORD", PASSWORD);
+    restic
+}
+
+pub fn assert_restic_is_content(server: &S3Server) {
+    let output = restic(server, &["check", "--read-data"]).output().expect("these tests need Debian's restic package");
+    assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("no errors were found"), "{output:?}");
 }
 
 pub fn remote(endpoint: &str, key: &S3Key) -> Remote {

@@ -2,11 +2,13 @@
 //! folder that is made without any code of the crate under test.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests too")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "helpers of tests are tests too")]
 
 pub mod azure;
 pub mod bucket;
+pub mod gcs;
 pub mod kill;
+pub mod quota;
 
 use jiff::{SignedDuration, Timestamp};
 use lvault_backup::{

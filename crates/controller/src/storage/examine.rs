@@ -10,6 +10,7 @@ use kube::{Client, ResourceExt};
 use lvault_api::keys::RESTIC_PASSWORD;
 use lvault_api::{InvalidStorage, SnapshotBackupStorage};
 use lvault_backup::Password;
+use lvault_storages::Purpose;
 use zeroize::Zeroizing;
 
 use super::{Finding, StorageCheck, Target};
@@ -78,7 +79,7 @@ impl Examiner {
     async fn target_of(&self, storage: &SnapshotBackupStorage) -> Result<Target, Finding> {
         let (password, credentials) = self.secrets(storage).await?;
         let key = |name: &str| credentials.get(name).map(|value| value.as_str());
-        let location = lvault_storages::location(&storage.spec, key).map_err(invalid)?;
+        let location = lvault_storages::location(&storage.spec, Purpose::BackUp, key).map_err(invalid)?;
         Ok(Target { location, password, namespace: storage.namespace().unwrap_or_default() })
     }
 

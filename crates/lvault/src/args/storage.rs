@@ -142,8 +142,9 @@ pub struct PlaceArgs {
     /// A container of Azure Blob Storage. Its keys: AZURE_ACCOUNT_NAME, AZURE_ACCOUNT_KEY
     #[arg(long, value_name = "CONTAINER")]
     pub azure: Option<String>,
-    /// The S3 server, such as https://s3.example.com, or Azure's where it is not the public cloud; http:// only without TLS
-    #[arg(long, value_name = "URL", conflicts_with_all = ["local", "gcs"])]
+    /// The S3 server, such as https://s3.example.com, or Google's or Azure's where it is not the public one; http:// only
+    /// without TLS
+    #[arg(long, value_name = "URL", conflicts_with = "local")]
     pub endpoint: Option<String>,
     /// The bucket's region [default: us-east-1]
     #[arg(long, conflicts_with_all = ["local", "gcs", "azure"])]
@@ -169,4 +170,7 @@ pub struct PlaceArgs {
     /// Upload no faster than this, in KiB per second
     #[arg(long, value_name = "N", conflicts_with = "local")]
     pub limit_upload: Option<u32>,
+    /// Download no faster than this, in KiB per second
+    #[arg(long, value_name = "N", conflicts_with = "local")]
+    pub limit_download: Option<u32>,
 }

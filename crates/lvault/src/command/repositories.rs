@@ -13,6 +13,7 @@ use lvault_backup::{
     Repository, RepositoryPath, Retry, Space, Unfinished, Unlock, repositories,
 };
 use lvault_core::Bytes;
+use lvault_storages::Purpose;
 
 use super::storage::find;
 use crate::args::RepositoryArgs;
@@ -42,7 +43,7 @@ impl Place {
         let secret = storage.secret_name();
         let found = server.secret(&at.namespace, &secret).await?.and_then(|secret| secret.data).unwrap_or_default();
         let key = |name: &str| found.get(name).and_then(|value| std::str::from_utf8(&value.0).ok());
-        let location = lvault_storages::location(&storage.spec, key)?;
+        let location = lvault_storages::location(&storage.spec, Purpose::BackUp, key)?;
         let text = found.get(keys::RESTIC_PASSWORD).and_then(|password| String::from_utf8(password.0.clone()).ok());
         let password = text.and_then(|text| Password::new(text).ok()).ok_or_else(|| CliError::Impossible {
             tried: format!("opening the repositories of storage {at}"),

@@ -18,6 +18,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use lvault_api::{Phase, StorageReference, keys};
 use lvault_backup::{Location, OpenError, Password, add_password, remove_password, repositories};
+use lvault_storages::Purpose;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
@@ -57,7 +58,7 @@ pub async fn run(
     let secret = storage.secret_name();
     let found = server.secret(&at.namespace, &secret).await?.and_then(|secret| secret.data).unwrap_or_default();
     let key = |name: &str| found.get(name).and_then(|value| std::str::from_utf8(&value.0).ok());
-    let location = lvault_storages::location(&storage.spec, key)?;
+    let location = lvault_storages::location(&storage.spec, Purpose::BackUp, key)?;
     let rotation = Rotation { server, secret, at, location };
     if rotation.read().await?.key(PREVIOUS).is_none() {
         rotation.introduce(given).await?;

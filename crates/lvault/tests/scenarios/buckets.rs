@@ -1,4 +1,4 @@
-//! A bucket of a real S3 server, or a container of a real server of Azure's, as the storage: from the command line to the
+//! A bucket of a real S3 server, one of a server that speaks as Google does, or a container of a real server of Azure's, as the storage: from the command line to the
 //! restored files, and an executor that is killed while it uploads.
 
 use std::fs;
@@ -10,6 +10,7 @@ use kube::Api;
 use kube::api::DeleteParams;
 use lvault_api::Phase;
 use lvault_faults::azure::{ACCOUNT, AzureServer, CONTAINER};
+use lvault_faults::gcs::GcsServer;
 use lvault_faults::s3::{BUCKET, Mishap, Proxy, S3Key, S3Server};
 
 use crate::data::{Tree, fill};
@@ -116,5 +117,27 @@ fn a_container_from_the_command_line_to_the_restored_files() {
     restic.args(["--no-cache", "-r"]).arg(&copy).args(["check", "--read-data"]);
     let checked = restic.env("RESTIC_PASSWORD_FILE", world.root().join("password")).output().unwrap();
     assert!(checked.status.success(), "{checked:?}");
+    world.finish();
+}
+
+#[test]
+fn a_bucket_of_googles_from_the_command_line_to_the_restored_files() {
+    let (world, server) = (World::new(Engine::Directory), GcsServer::start(7));
+    let data = world.volume("data");
+    fill(&data, 43, 4);
+    let (password, key) = (world.root().join("password"), world.root().join("service-account.json"));
+    fs::write(&key, &server.key).unwrap();
+    let (password, key) = (password.display().to_string(), key.display().to_string());
+    let place = ["storage", "add", "main", "--gcs", BUCKET, "--endpoint", &server.endpoint(), "--prefix", "some/where"];
+    let more = ["--credentials", &key, "--password-file", &password, "--wait", "--timeout", "120s"];
+    world.ok(&[&place[..], &more, &["--limit-download", "100000"]].concat());
+    let before = Tree::of(&data);
+    world.snapshot("s1", "data", &["--wait", "--timeout", "120s"]);
+    world.ok(&["restore", "r1", "--from", "s1", "--wait", "--timeout", "120s"]);
+    before.assert_same(&Tree::of(&PathBuf::from(world.ok(&["volume", "path", "r1"]))));
+    let key: serde_json::Value = serde_json::from_str(&server.key).unwrap();
+    let line = key["private_key"].as_str().unwrap().lines().nth(3).unwrap();
+    assert!(!world.log().contains(line) && !world.story().contains(line), "somebody was shown a key");
+    check(&world, &server.s3);
     world.finish();
 }

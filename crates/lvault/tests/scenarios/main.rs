@@ -55,6 +55,7 @@ mod world;
 
 mod bad_state;
 mod buckets;
+mod cores;
 mod deletion;
 mod finished;
 mod lost_executors;

@@ -8,6 +8,7 @@ use lvault_api::{
     AzureStorage, GcsStorage, InvalidStorage, LocalStorage, Provider, PrunePolicy, S3Storage,
     SnapshotBackupStorageSpec, StorageLocation, StorageReference, keys,
 };
+use lvault_storages::Purpose;
 use zeroize::Zeroizing;
 
 use crate::args::PlaceArgs;
@@ -42,9 +43,11 @@ impl Asked {
     /// Whether all keys were given that the storage takes.
     pub(super) fn is_complete(&self) -> Result<(), CliError> {
         let key = |name: &str| self.credentials.get(name).map(|value| value.as_str());
-        lvault_storages::location(&self.spec, key).map(drop).map_err(|InvalidStorage { field, problem }| {
-            CliError::input(named(field), problem, "give it in the environment, or in the file of --credentials")
-        })
+        lvault_storages::location(&self.spec, Purpose::BackUp, key).map(drop).map_err(
+            |InvalidStorage { field, problem }| {
+                CliError::input(named(field), problem, "give it in the environment, or in the file of --credentials")
+            },
+        )
     }
 
     /// Whether a Secret that is there already will do: it holds all keys that the storage takes, and no other ones than
@@ -61,7 +64,7 @@ impl Asked {
             remedy: "correct that Secret, delete it, or choose another name".to_owned(),
         };
         let key = |name: &str| secret.get(name).and_then(|value| std::str::from_utf8(&value.0).ok());
-        lvault_storages::location(&self.spec, key).map_err(|InvalidStorage { field, problem }| {
+        lvault_storages::location(&self.spec, Purpose::BackUp, key).map_err(|InvalidStorage { field, problem }| {
             impossible(format!("Secret {at} is there: {field} {problem}"))
         })?;
         match self.credentials.iter().find(|(name, value)| key(name) != Some(value.as_str())) {
@@ -87,7 +90,8 @@ fn spec(place: &PlaceArgs) -> SnapshotBackupStorageSpec {
         });
     } else if let Some(bucket) = &place.gcs {
         storage.provider = Provider::Gcs;
-        storage.gcs = Some(GcsStorage { bucket: bucket.clone(), prefix, max_connections, secret_name });
+        let (endpoint, bucket) = (place.endpoint.clone(), bucket.clone());
+        storage.gcs = Some(GcsStorage { endpoint, bucket, prefix, max_connections, secret_name });
     } else if let Some(container) = &place.azure {
         storage.provider = Provider::Azure;
         storage.azure = Some(AzureStorage {
@@ -104,7 +108,7 @@ fn spec(place: &PlaceArgs) -> SnapshotBackupStorageSpec {
     SnapshotBackupStorageSpec {
         engine: "restic".to_owned(),
         storage,
-        global_flags: Vec::new(),
+        global_flags: place.limit_download.map(|limit| format!("--limit-download={limit}")).into_iter().collect(),
         backup_flags: place.limit_upload.map(|limit| format!("--limit-upload={limit}")).into_iter().collect(),
         restore_flags: Vec::new(),
         validate_on_create: true,
@@ -207,13 +211,14 @@ mod tests {
             .to_string()
         };
         type Spoil = fn(&mut PlaceArgs);
-        let cases: [(Spoil, &str); 6] = [
+        let cases: [(Spoil, &str); 7] = [
             (|p| p.endpoint = Some("ftp://x".to_owned()), "--endpoint"),
             (|p| p.s3 = Some("a b".to_owned()), "--s3"),
             (|p| p.prefix = Some("a//b".to_owned()), "--prefix"),
             (|p| p.region = Some("a b".to_owned()), "--region"),
             (|p| p.max_connections = Some(-1), "--max-connections"),
             (|p| p.limit_upload = Some(0), "--limit-upload"),
+            (|p| p.limit_download = Some(0), "--limit-download"),
         ];
         for (change, argument) in cases {
             assert!(error(change).starts_with(argument), "{argument}: {}", error(change));
