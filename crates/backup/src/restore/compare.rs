@@ -3,10 +3,10 @@
 use super::content::{Segment, segments};
 use super::{LOST_AND_FOUND, Part, Restore, crew, safe_name};
 use crate::metadata::{Folder, differences};
-use crate::tree::{link_of, read_tree};
+use crate::tree::{Nodes, link_of, read_nodes};
 use rustic_core::repofile::Node;
-use std::collections::{BTreeSet, HashMap};
-use std::ffi::OsString;
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -26,6 +26,24 @@ struct Job {
 impl Part for Job {
     fn bytes(&self) -> u64 {
         self.segment.data
+    }
+}
+
+/// The names in a folder, in order, and which of them belong there.
+struct Names {
+    names: Vec<OsString>,
+    is_expected: Vec<bool>,
+}
+
+impl Names {
+    fn expect(&mut self, name: &OsStr) {
+        if let Ok(at) = self.names.binary_search_by(|other| other.as_os_str().cmp(name)) {
+            self.is_expected[at] = true;
+        }
+    }
+
+    fn unexpected(&self) -> impl Iterator<Item = &OsString> {
+        self.names.iter().zip(&self.is_expected).filter(|(_, is_expected)| !**is_expected).map(|(name, _)| name)
     }
 }
 
@@ -68,10 +86,16 @@ impl Restore<'_> {
         pending: &mut Vec<Job>,
         send: &dyn Fn(Job),
     ) {
-        let Some(nodes) = self.entries(node, path) else { return };
-        self.compare_names(folder, &nodes, path);
-        for node in nodes {
+        let Some(mut nodes) = self.entries(node, path) else { return };
+        let mut names = self.names(folder, path);
+        loop {
+            let node = match nodes.next_node() {
+                Ok(Some(node)) => node,
+                Ok(None) => break,
+                Err(fault) => return self.failures.add_fault(path, fault),
+            };
             let Ok(name) = safe_name(&node) else { continue };
+            names.expect(&name);
             let path = path.join(&name);
             let Some((segment, others)) = self.parts(&node, &path) else { continue };
             let job = Job { folder: Arc::clone(folder), name, node: Arc::new(node), path, segment };
@@ -82,6 +106,9 @@ impl Restore<'_> {
             }
             others.into_iter().for_each(|segment| send(Job { segment, ..job.clone() }));
             send(job);
+        }
+        for name in names.unexpected() {
+            self.failures.add(&path.join(name), "is there, but not in the snapshot");
         }
     }
 
@@ -100,13 +127,13 @@ impl Restore<'_> {
         }
     }
 
-    fn entries(&self, node: &Node, path: &Path) -> Option<Vec<Node>> {
+    fn entries(&self, node: &Node, path: &Path) -> Option<Nodes> {
         let Some(tree) = node.subtree else {
             self.failures.add(path, "the repository holds no tree for this folder");
             return None;
         };
-        match read_tree(&self.indexed, tree) {
-            Ok(tree) => Some(tree.nodes),
+        match read_nodes(&self.indexed, &tree) {
+            Ok(nodes) => Some(nodes),
             Err(fault) => {
                 self.failures.add_fault(path, fault);
                 None
@@ -114,19 +141,16 @@ impl Restore<'_> {
         }
     }
 
-    fn compare_names(&self, folder: &Folder, nodes: &[Node], path: &Path) {
-        let there = match folder.names() {
-            Ok(names) => names,
-            Err(err) => return self.failures.add_io(path, "reading back", &err),
-        };
-        let expected: BTreeSet<OsString> = nodes.iter().filter_map(|node| safe_name(node).ok()).collect();
-        let is_root = path.as_os_str().is_empty();
-        for name in there {
-            let ours = is_root && (name == self.marker || name == LOST_AND_FOUND);
-            if !ours && !expected.contains(&name) {
-                self.failures.add(&path.join(name), "is there, but not in the snapshot");
-            }
+    /// What is there.
+    fn names(&self, folder: &Folder, path: &Path) -> Names {
+        let mut names = folder.names().unwrap_or_else(|err| {
+            self.failures.add_io(path, "reading back", &err);
+            Vec::new()
+        });
+        if path.as_os_str().is_empty() {
+            names.retain(|name| *name != self.marker && name != LOST_AND_FOUND);
         }
+        Names { is_expected: vec![false; names.len()], names }
     }
 
     /// Names that were one file have to be one file again.

@@ -9,7 +9,7 @@ use super::{LOST_AND_FOUND, Part, Restore, crew, safe_name};
 use crate::fault::Fault;
 use crate::metadata::{At, Folder, apply};
 use crate::runs::Reader;
-use crate::tree::{link_of, read_tree};
+use crate::tree::{Nodes, link_of, read_nodes};
 use rustic_core::repofile::{BlobType, Node, NodeType};
 use rustix::fs::{FileType, Mode, OFlags};
 use std::collections::HashMap;
@@ -54,7 +54,7 @@ struct Frame {
     folder: Arc<Folder>,
     /// Its node; none for the root, which is finished last of all.
     node: Option<Node>,
-    nodes: std::vec::IntoIter<Node>,
+    nodes: Nodes,
     path: PathBuf,
 }
 
@@ -138,7 +138,11 @@ impl Restore<'_> {
             if self.must_end() {
                 return;
             }
-            let Some(node) = frame.nodes.next() else {
+            let next = frame.nodes.next_node().unwrap_or_else(|fault| {
+                self.failures.add_fault(&frame.path, fault);
+                None
+            });
+            let Some(node) = next else {
                 if let Some(node) = &frame.node {
                     self.give_metadata(At::Open(frame.folder.fd().as_fd()), node, &frame.path);
                 }
@@ -169,8 +173,8 @@ impl Restore<'_> {
             self.failures.add(&path, "the repository holds no tree for this folder");
             return None;
         };
-        match read_tree(&self.indexed, tree) {
-            Ok(tree) => Some(Frame { folder, node: own, nodes: tree.nodes.into_iter(), path }),
+        match read_nodes(&self.indexed, &tree) {
+            Ok(nodes) => Some(Frame { folder, node: own, nodes, path }),
             Err(fault) => {
                 self.failures.add_fault(&path, fault);
                 None

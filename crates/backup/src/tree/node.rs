@@ -4,6 +4,7 @@
 //! at each time. Of a million files that is many seconds, several times in a restore. Times are written in UTC here, so that
 //! a tree does not depend on where the process runs.
 
+use crate::fault::Fault;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
@@ -331,6 +332,16 @@ impl Nodes {
                     }
                 }
             }
+        }
+    }
+}
+
+impl Nodes {
+    /// The same without its bytes.
+    pub(crate) fn next_node(&mut self) -> Result<Option<Node>, Fault> {
+        match self.next() {
+            Ok(next) => Ok(next.map(|(node, _)| node)),
+            Err(err) => Err(Fault::damaged(format!("a tree is no tree: {err}"))),
         }
     }
 }
