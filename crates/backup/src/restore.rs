@@ -1,7 +1,8 @@
 //! Restoring a snapshot into a folder: written, made durable, read back and compared, or reported as failed by name.
 //!
 //! Our own walk over the trees and our own writes: rustic's restore takes memory by the gigabyte, panics where a pack is
-//! missing, and only warns about metadata. Memory here is bounded by the index, the largest folder and a few blobs.
+//! missing, and only warns about metadata. Memory here is bounded by the index, the largest folder, a few blobs, and some 60 bytes for
+//! each of the first million large files (see `early`).
 //!
 //! A restore that was cut off leaves a marker file at the target's root, so that calling again with the same snapshot
 //! clears the rest away and begins anew. A target that already holds exactly the snapshot is a success.
