@@ -1,6 +1,7 @@
 //! Reading trees of snapshots: every tree is checked against its id before it is used.
 
 use crate::fault::Fault;
+use crate::follow::follow;
 use crate::index::Indexed;
 use crate::labels::{Snapshot, SnapshotId};
 use crate::repository::{Repository, RepositoryError};
@@ -8,8 +9,9 @@ use crate::seal::hash;
 use rustic_core::repofile::{BlobType, Node, SnapshotFile, Tree};
 use rustic_core::{DataId, FileType, Id, TreeId};
 use serde::Deserialize;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 /// What a snapshot holds, before compression and with everything that is stored once counted where it appears.
@@ -35,31 +37,71 @@ impl Repository {
     }
 }
 
-/// What lies below a folder.
+/// What lies below a folder. A tree that stands for several folders, as that of all empty ones does, is read once.
 pub(crate) fn size_below(indexed: &Indexed, root: &Node) -> Result<SnapshotSize, Fault> {
     let mut size = SnapshotSize::default();
     let mut links = HashSet::new();
-    let mut trees: Vec<_> = root.subtree.into_iter().collect();
-    while let Some(tree) = trees.pop() {
-        for node in read_tree(indexed, tree)?.nodes {
-            size.add(&node, &mut links);
-            trees.extend(node.subtree);
+    let roots: Vec<Id> = root.subtree.into_iter().map(TreeId::into_inner).collect();
+    let mut times: HashMap<Id, u64> = roots.iter().map(|id| (*id, 1)).collect();
+    let read = |id: &Id| read_tree(indexed, TreeId::from(*id));
+    let flow = follow(indexed, roots, read, |id, tree, below| {
+        let tree = match tree {
+            Ok(tree) => tree,
+            Err(fault) => return ControlFlow::Break(fault),
+        };
+        let count = times.remove(&id).unwrap_or(1);
+        for node in tree.nodes {
+            size.add(&node, count, &mut links);
+            if let Some(subtree) = node.subtree.map(TreeId::into_inner) {
+                let times = times.entry(subtree).or_insert_with(|| {
+                    below.push(subtree);
+                    0
+                });
+                *times = times.saturating_add(count);
+            }
         }
+        ControlFlow::Continue(())
+    });
+    flow.break_value().map_or(Ok(size), Err)
+}
+
+/// Fetches trees of a snapshot that is about to be walked, several at once, and as many as are kept. Best effort: whoever walks finds
+/// what is wrong.
+pub(crate) fn fetch_ahead(indexed: &Indexed, root: TreeId, must_end: impl Fn() -> bool) {
+    if !indexed.may_fetch_ahead() {
+        return;
     }
-    Ok(size)
+    let mut seen = HashSet::from([*root]);
+    let flow = follow(
+        indexed,
+        vec![*root],
+        |id| read_outline(indexed, id),
+        |_, tree, below| {
+            if must_end() || !indexed.may_fetch_ahead() {
+                return ControlFlow::Break(());
+            }
+            let subtrees = tree.into_iter().flat_map(|tree| tree.nodes).filter_map(|node| node.subtree);
+            below.extend(subtrees.filter(|id| seen.insert(*id)));
+            ControlFlow::Continue(())
+        },
+    );
+    tracing::debug!(is_all = flow.is_continue(), "fetched trees ahead");
 }
 
 impl SnapshotSize {
-    /// Counts an entry of a tree. Sizes are what a tree claims: together they may be more than a number holds.
-    pub(crate) fn add(&mut self, node: &Node, links: &mut HashSet<(u64, u64)>) {
+    /// Counts an entry of a tree that stands for so many folders. Sizes are what a tree claims: together they may be more than a number
+    /// holds.
+    pub(crate) fn add(&mut self, node: &Node, times: u64, links: &mut HashSet<(u64, u64)>) {
         if node.subtree.is_some() {
-            self.folders += 1;
+            self.folders = self.folders.saturating_add(times);
             return;
         }
-        self.files += 1;
-        if link_of(node).is_none_or(|link| links.insert(link)) {
-            self.bytes = self.bytes.saturating_add(node.meta.size);
-        }
+        self.files = self.files.saturating_add(times);
+        let counted = match link_of(node) {
+            Some(link) => u64::from(links.insert(link)),
+            None => times,
+        };
+        self.bytes = self.bytes.saturating_add(node.meta.size.saturating_mul(counted));
     }
 }
 

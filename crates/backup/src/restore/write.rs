@@ -55,7 +55,8 @@ struct Frame {
 impl Restore<'_> {
     /// Writes everything but the root's own metadata.
     pub(super) fn write(&self) {
-        crew(|| Reader::new(&self.indexed), |reader, jobs| self.work(reader, jobs), |send| self.make_all(send));
+        let work = |reader: &mut Reader<'_>, jobs: &[Job]| self.work(reader, jobs);
+        crew(self.indexed.readers(), || Reader::new(&self.indexed), work, |send| self.make_all(send));
     }
 
     fn work(&self, reader: &mut Reader<'_>, jobs: &[Job]) {
