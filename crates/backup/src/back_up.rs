@@ -16,7 +16,7 @@ use crate::progress::{Progress, Step};
 use crate::repository::Repository;
 use crate::retry::Retry;
 use crate::storage::{LEFTOVER_AGE, Put};
-use crate::tree::{snapshot_file, snapshot_root};
+use crate::tree::{fetch_ahead, snapshot_file, snapshot_root};
 use draft::{PROGRAM_VERSION, snapshot_draft};
 use jiff::{SignedDuration, Timestamp};
 use rustic_core::repofile::{Node, SnapshotFile};
@@ -213,6 +213,9 @@ impl Repository {
         let indexed = self.indexed_for_backup().map_err(failed)?;
         let parent = self.parent(what, &indexed).map_err(failed)?;
         let (estimate, parent_node) = (parent.as_ref().and_then(Parent::estimate), parent.as_ref().map(Parent::root));
+        if let Some(tree) = parent_node.as_ref().and_then(|node| node.subtree) {
+            fetch_ahead(&indexed, tree, || progress.should_stop());
+        }
         let source = Source { root, as_path: what.as_path.as_path(), parent: parent_node, estimate };
         let trust = Trust {
             change_detection: what.change_detection,

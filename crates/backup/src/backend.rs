@@ -8,7 +8,8 @@ use crate::key_file;
 use crate::storage::{CauseKind, Put, Storage, StorageError};
 use bytes::Bytes;
 use rustic_core::{BytesList, ErrorKind, FileType, Id, ReadBackend, RusticError, RusticResult, WriteBackend};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What one session with a repository has done and may do.
@@ -113,6 +114,36 @@ pub(crate) fn file_name_of_lock(id: &Id) -> String {
 pub(crate) fn list_ids(storage: &Storage, tpe: FileType) -> Result<Vec<(Id, u64)>, StorageError> {
     let files = storage.list(tpe.dirname())?;
     Ok(files.into_iter().filter_map(|(name, size)| Some((name.parse().ok()?, size))).collect())
+}
+
+/// Reads whole files and hands each over, until `take` fails. From a bucket several are read at once, and come in the order of the
+/// answers; a few wait in memory.
+pub(crate) fn read_each<E>(
+    storage: &Storage,
+    tpe: FileType,
+    ids: &[Id],
+    mut take: impl FnMut(&Id, Result<Bytes, StorageError>) -> Result<(), E>,
+) -> Result<(), E> {
+    let read = |id: &Id| storage.read(&file_name(tpe, id));
+    if storage.folder().is_some() || ids.len() < 2 {
+        return ids.iter().try_for_each(|id| take(id, read(id)));
+    }
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        let (sender, receiver) = sync_channel(1);
+        for _ in 0..storage.readers().min(ids.len()) {
+            let (sender, next, read) = (sender.clone(), &next, &read);
+            scope.spawn(move || {
+                while let Some(id) = ids.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if sender.send((id, read(id))).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        receiver.into_iter().try_for_each(|(id, content)| take(id, content))
+    })
 }
 
 impl ReadBackend for Backend {

@@ -6,7 +6,7 @@
 mod concerned;
 mod packs;
 
-use crate::backend::{file_name, list_ids};
+use crate::backend::{file_name, list_ids, read_each};
 use crate::fault::Fault;
 use crate::index::Indexed;
 use crate::labels::SnapshotId;
@@ -136,35 +136,39 @@ impl Repository {
         if let Err(what) = self.seal().decode_file(&config) {
             report.add(format!("the config: {what}"));
         }
-        for (id, _) in list_ids(self.storage(), FileType::Key)? {
-            self.read_whole(FileType::Key, &id, report)?;
-        }
-        Ok(())
+        self.read_whole(FileType::Key, report, |_, _, _| ())
     }
 
-    /// Reads a file and checks its name.
-    fn read_whole(&self, tpe: FileType, id: &Id, report: &mut CheckReport) -> Result<Option<Vec<u8>>, Fault> {
-        let name = file_name(tpe, id);
-        let content = self.storage().read(&name)?;
-        if Id::new(hash(&content)) == *id {
-            return Ok(Some(content.into()));
-        }
-        report.add(format!("{name}: its content is not what its name says"));
-        Ok(None)
+    /// Reads all files of a kind and checks their names; those that are whole are handed over.
+    fn read_whole(
+        &self,
+        tpe: FileType,
+        report: &mut CheckReport,
+        mut take: impl FnMut(Id, &[u8], &mut CheckReport),
+    ) -> Result<(), Fault> {
+        let ids: Vec<Id> = list_ids(self.storage(), tpe)?.into_iter().map(|(id, _)| id).collect();
+        read_each(self.storage(), tpe, &ids, |id, content| {
+            let content = content?;
+            if Id::new(hash(&content)) == *id {
+                take(*id, &content, report);
+            } else {
+                report.add(format!("{}: its content is not what its name says", file_name(tpe, id)));
+            }
+            Ok::<_, Fault>(())
+        })
     }
 
     fn examine_snapshots(&self, report: &mut CheckReport) -> Result<Vec<(SnapshotId, Id)>, Fault> {
         let mut snapshots = Vec::new();
-        for (id, _) in list_ids(self.storage(), FileType::Snapshot)? {
-            let Some(content) = self.read_whole(FileType::Snapshot, &id, report)? else { continue };
-            let json = self.seal().decode_file(&content);
+        self.read_whole(FileType::Snapshot, report, |id, content, report| {
+            let json = self.seal().decode_file(content);
             let file =
                 json.and_then(|json| serde_json::from_slice::<SnapshotFile>(&json).map_err(|err| err.to_string()));
             match file {
                 Ok(file) => snapshots.push((SnapshotId::from_rustic(id), file.tree.into_inner())),
                 Err(what) => report.add(format!("{}: {what}", file_name(FileType::Snapshot, &id))),
             }
-        }
+        })?;
         Ok(snapshots)
     }
 }

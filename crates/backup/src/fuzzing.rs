@@ -148,7 +148,7 @@ fn tree(data: &[u8]) {
         assert_eq!(outlined.subtree, node.subtree.map(|id| *id));
         assert_eq!(matches!(outlined.kind, OutlineKind::Dir), node.is_dir());
         look_at(node);
-        size.add(node, &mut Default::default());
+        size.add(&tree::Measure::of(node), 1, &mut Default::default());
     }
 }
 

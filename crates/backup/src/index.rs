@@ -1,12 +1,15 @@
 //! The index of a repository in memory: which blob lies where, and reading blobs, each checked against its id.
 //!
 //! An index is read once and does not change. It takes about 60 bytes for each blob. Packs that rustic has marked for
-//! deletion do not count: what lies in them is stored again.
+//! deletion do not count: what lies in them is stored again. On a bucket, trees are fetched with their neighbours, and kept for a
+//! while, by whoever reads them: see [`crate::stretches`].
 
-use crate::backend::{file_name, list_ids};
+use crate::backend::{file_name, list_ids, read_each};
 use crate::fault::Fault;
 use crate::seal::{Opened, Seal, hash};
 use crate::storage::Storage;
+use crate::stretches::Stretches;
+use bytes::Bytes;
 use rustic_core::repofile::BlobType;
 use rustic_core::{FileType, Id};
 use serde::{Deserialize, Serialize};
@@ -41,11 +44,14 @@ pub(crate) struct IndexedBlob {
 }
 
 impl IndexFile {
-    pub(crate) fn encode(&self, seal: &Seal) -> Result<(Id, bytes::Bytes), Fault> {
+    pub(crate) fn encode(&self, seal: &Seal) -> Result<(Id, Bytes), Fault> {
         let json = serde_json::to_vec(self).map_err(|err| Fault::system(format!("it makes no JSON: {err}")))?;
         seal.encode_file(&json)
     }
 }
+
+/// A blob as it is stored, and the hash of its content.
+pub(crate) type Sealed = (Vec<u8>, [u8; 32]);
 
 /// Where a blob lies.
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +64,11 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    #[cfg(test)]
+    pub(crate) fn new(pack: u32, offset: u32, length: u32) -> Self {
+        Self { pack, offset, length, raw_length: 0 }
+    }
+
     /// The blob's length before compression.
     pub(crate) fn data_length(&self) -> usize {
         match self.raw_length {
@@ -95,6 +106,8 @@ pub(crate) struct Indexed {
     packs: Vec<Id>,
     data: Vec<(Id, Place)>,
     trees: Vec<(Id, Place)>,
+    /// Trees that were fetched from a bucket; a folder of this machine is read at once.
+    fetched: Option<Stretches>,
 }
 
 impl Indexed {
@@ -165,22 +178,27 @@ impl Indexed {
             packs: Vec::new(),
             data: Vec::new(),
             trees: Vec::new(),
+            fetched: None,
         };
-        for (id, _) in list_ids(storage, FileType::Index)? {
-            match read_file::<IndexFile>(storage, seal, FileType::Index, &id) {
+        let ids: Vec<Id> = list_ids(storage, FileType::Index)?.into_iter().map(|(id, _)| id).collect();
+        read_each(storage, FileType::Index, &ids, |id, stored| {
+            match stored.map_err(Fault::from).and_then(|stored| decode(storage, seal, FileType::Index, id, &stored)) {
                 Ok(file) => {
-                    note(&id, &file);
+                    note(id, &file);
                     file.packs.into_iter().filter(&wanted).for_each(|pack| indexed.add(pack, &mut numbers));
+                    Ok(())
                 }
-                Err(fault) => on_fault(fault)?,
+                Err(fault) => on_fault(fault),
             }
-        }
+        })?;
         for list in [&mut indexed.data, &mut indexed.trees] {
             // A pack may stand in two index files: after a prune or a repair that was killed.
             list.sort_unstable_by_key(|(id, place)| (*id, place.pack, place.offset));
             list.dedup_by_key(|(id, place)| (*id, place.pack, place.offset));
             list.shrink_to_fit();
         }
+        let is_far = storage.folder().is_none();
+        indexed.fetched = is_far.then(|| Stretches::new(indexed.trees.iter().map(|(_, place)| place)));
         Ok(indexed)
     }
 
@@ -255,17 +273,22 @@ impl Indexed {
     }
 
     /// Reads one copy of a blob as it is stored, after checking that it is what its id says; and its hash.
-    pub(crate) fn read_sealed(&self, kind: BlobType, id: &Id, place: Place) -> Result<(Vec<u8>, [u8; 32]), Fault> {
+    pub(crate) fn read_sealed(&self, kind: BlobType, id: &Id, place: Place) -> Result<Sealed, Fault> {
         let sealed = self.fetch(place)?;
-        let (_, hash) = self.open(kind, id, place, &mut sealed.clone())?;
+        let hash = self.check_sealed(kind, id, place, &sealed)?;
         Ok((sealed, hash))
+    }
+
+    /// Checks that what is stored of a blob is what its id says; answers with its hash.
+    pub(crate) fn check_sealed(&self, kind: BlobType, id: &Id, place: Place, sealed: &[u8]) -> Result<[u8; 32], Fault> {
+        self.open(kind, id, place, &mut sealed.to_vec()).map(|(_, hash)| hash)
     }
 
     /// Reads a blob, and checks that it is what its id says. Of several copies, the first that is whole.
     pub(crate) fn read(&self, kind: BlobType, id: &Id) -> Result<Vec<u8>, Fault> {
         self.first_whole(kind, id, |place| {
-            let (content, _) = self.open(kind, id, place, &mut self.fetch(place)?)?;
-            Ok(content)
+            let alone = || Ok(self.open(kind, id, place, &mut self.fetch(place)?)?.0);
+            self.read_fetched(kind, id, place).unwrap_or_else(alone)
         })
     }
 
@@ -290,6 +313,47 @@ impl Indexed {
         }
         let nowhere = || Fault::damaged(format!("the {kind} blob {} is in no index", id.to_hex().as_str()));
         Err(failure.unwrap_or_else(nowhere))
+    }
+
+    /// Reads a tree out of what is fetched together; `None` where that is not done, or it is not whole there: what lies beside it, or what
+    /// happened on the way here, is no word about the tree.
+    fn read_fetched(&self, kind: BlobType, id: &Id, place: Place) -> Option<Result<Vec<u8>, Fault>> {
+        let fetched = self.fetched.as_ref().filter(|_| kind == BlobType::Tree)?;
+        match fetched.get(&place, |range| self.fetch_range(&place, range)) {
+            Ok(sealed) => self.open(kind, id, place, &mut sealed?).ok().map(|(content, _)| Ok(content)),
+            Err(fault) => Some(Err(fault)),
+        }
+    }
+
+    /// Whether reading a tree asks no server.
+    pub(crate) fn is_near(&self, tree: &Id) -> bool {
+        let Some(fetched) = &self.fetched else { return true };
+        self.place(BlobType::Tree, tree).is_none_or(|place| fetched.has(&place))
+    }
+
+    /// Fetches the trees from one place to another of the same pack, so that they are near.
+    pub(crate) fn fetch_trees(&self, first: &Place, last: &Place) -> Result<(), Fault> {
+        let Some(fetched) = &self.fetched else { return Ok(()) };
+        fetched.fetch(first, last, |range| self.fetch_range(first, range))
+    }
+
+    /// Whether it is worth it to fetch trees before they are wanted: they are far, and there is room for them.
+    pub(crate) fn may_fetch_ahead(&self) -> bool {
+        self.fetched.as_ref().is_some_and(|fetched| !fetched.is_full())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn fetched(&self) -> Option<&Stretches> {
+        self.fetched.as_ref()
+    }
+
+    /// How many threads read best at once.
+    pub(crate) fn readers(&self) -> usize {
+        self.storage.readers()
+    }
+
+    fn fetch_range(&self, place: &Place, range: Range<u64>) -> Result<Bytes, Fault> {
+        Ok(self.storage.read_up_to(&file_name(FileType::Pack, &self.pack(place)), range)?)
     }
 
     /// Reads a range of the pack in which this place is.
@@ -343,12 +407,22 @@ pub(crate) fn read_index(storage: &Storage, seal: &Seal, id: &Id) -> Result<Inde
 }
 
 fn read_file<T: for<'a> Deserialize<'a>>(storage: &Storage, seal: &Seal, tpe: FileType, id: &Id) -> Result<T, Fault> {
+    decode(storage, seal, tpe, id, &storage.read(&file_name(tpe, id))?)
+}
+
+/// Opens a file of JSON that was read.
+pub(crate) fn decode<T: for<'a> Deserialize<'a>>(
+    storage: &Storage,
+    seal: &Seal,
+    tpe: FileType,
+    id: &Id,
+    stored: &[u8],
+) -> Result<T, Fault> {
     let name = file_name(tpe, id);
-    let stored = storage.read(&name)?;
     let damaged = |what: &str| Fault::damaged(format!("{}/{name}: {what}", storage.shown()));
-    if Id::new(hash(&stored)) != *id {
+    if Id::new(hash(stored)) != *id {
         return Err(damaged("its content is not what its name says"));
     }
-    let json = seal.decode_file(&stored).map_err(|what| damaged(&what))?;
+    let json = seal.decode_file(stored).map_err(|what| damaged(&what))?;
     serde_json::from_slice(&json).map_err(|err| damaged(&err.to_string()))
 }

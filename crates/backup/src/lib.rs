@@ -14,6 +14,7 @@ mod back_up;
 mod backend;
 mod check;
 mod fault;
+mod follow;
 #[cfg(any(test, lvault_fuzzing))]
 pub mod fuzzing;
 mod index;
@@ -37,6 +38,7 @@ mod runs;
 mod seal;
 mod secret;
 mod storage;
+mod stretches;
 mod survey;
 mod tree;
 mod verify;

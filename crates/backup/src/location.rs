@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// No more files than this are written at once.
-const MOST_WRITERS: usize = 6;
+/// No more files than this are written at once, and no more are read.
+const MOST_AT_ONCE: usize = 6;
 
 /// A storage that holds repositories.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,7 +79,15 @@ impl Location {
         match self {
             // While one waits for the disk, the other hashes.
             Self::Local { .. } => 2,
-            Self::Remote(remote) => remote.options.max_connections.get().min(MOST_WRITERS),
+            Self::Remote(remote) => remote.options.max_connections.get().min(MOST_AT_ONCE),
+        }
+    }
+
+    /// How many threads read best at once: of a folder as many as there are cores, of a bucket as many as it has connections.
+    pub(crate) fn readers(&self) -> usize {
+        match self {
+            Self::Local { .. } => std::thread::available_parallelism().map_or(1, |n| n.get().min(4)),
+            Self::Remote(remote) => remote.options.max_connections.get().min(MOST_AT_ONCE),
         }
     }
 

@@ -16,9 +16,9 @@ mod plan;
 mod repack;
 mod repair;
 
-use crate::backend::{file_name, list_ids};
+use crate::backend::{file_name, list_ids, read_each};
 use crate::fault::Fault;
-use crate::index::Indexed;
+use crate::index::{Indexed, decode};
 use crate::lock::Held;
 use crate::progress::{Progress, Step};
 use crate::repository::Repository;
@@ -235,10 +235,13 @@ impl Repository {
     fn plan(&self, max_unused: u8, progress: &dyn Progress) -> Result<(Plan, Indexed, IndexFiles), End> {
         self.must_be_there()?;
         let (indexed, files) = Indexed::load_with_files(self.storage(), self.seal())?;
+        let snapshots: Vec<Id> = list_ids(self.storage(), FileType::Snapshot)?.into_iter().map(|(id, _)| id).collect();
         let mut roots = Vec::new();
-        for (id, _) in list_ids(self.storage(), FileType::Snapshot)? {
-            roots.push(indexed.read_file::<SnapshotFile>(FileType::Snapshot, &id)?.tree.into_inner());
-        }
+        read_each(self.storage(), FileType::Snapshot, &snapshots, |id, stored| {
+            let file: SnapshotFile = decode(self.storage(), self.seal(), FileType::Snapshot, id, &stored?)?;
+            roots.push(file.tree.into_inner());
+            Ok::<_, Fault>(())
+        })?;
         let sizes: HashMap<Id, u64> = list_ids(self.storage(), FileType::Pack)?.into_iter().collect();
         let needed = plan::needed(&indexed, &sizes, roots, progress)?;
         Ok((Plan::new(&indexed, &sizes, &needed, max_unused), indexed, IndexFiles::new(files)))

@@ -397,8 +397,12 @@ trait Part: Send {
 
 /// Feeds jobs to a few threads, in lots: small files together, so that they cost one wake-up and what lies together is read together.
 /// Each thread has tools of its own.
-fn crew<J: Part, T>(tools: impl Fn() -> T + Sync, work: impl Fn(&mut T, &[J]) + Sync, feed: impl FnOnce(&dyn Fn(J))) {
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(4));
+fn crew<J: Part, T>(
+    threads: usize,
+    tools: impl Fn() -> T + Sync,
+    work: impl Fn(&mut T, &[J]) + Sync,
+    feed: impl FnOnce(&dyn Fn(J)),
+) {
     let (sender, receiver) = sync_channel::<Vec<J>>(WAITING_LOTS);
     let receiver = Arc::new(Mutex::new(receiver));
     std::thread::scope(|scope| {

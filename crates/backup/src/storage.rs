@@ -19,6 +19,7 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
 use rustic_core::Id;
 use std::future::Future;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant, SystemTime};
@@ -43,6 +44,7 @@ pub(crate) struct Storage {
     /// For how long a call is made again while its failure may pass.
     patience: Duration,
     writers: usize,
+    readers: usize,
 }
 
 /// The first pause before a call is made again; it doubles up to [`LONGEST_PAUSE`].
@@ -69,12 +71,18 @@ impl Storage {
             folder: location.root().map(Path::to_owned),
             patience: location.patience(),
             writers: location.writers(),
+            readers: location.readers(),
         })
     }
 
     /// How many files are best written at once.
     pub(crate) fn writers(&self) -> usize {
         self.writers
+    }
+
+    /// How many threads read best at once.
+    pub(crate) fn readers(&self) -> usize {
+        self.readers
     }
 
     /// Makes a call, again and again while its failure may pass and there is patience.
@@ -171,6 +179,16 @@ impl Storage {
             .map_err(|err| failed(Cause::of(&err)))?;
         *buffer = bytes.into();
         Ok(())
+    }
+
+    /// Reads a range of a file, or what there is of it where the file ends before.
+    pub(crate) fn read_up_to(&self, name: &str, range: Range<u64>) -> Result<Bytes, StorageError> {
+        let object = self.object(name);
+        self.call(|objects| {
+            let (object, range) = (object.clone(), range.clone());
+            async move { objects.get_range(&object, range).await }
+        })?
+        .map_err(|err| StorageError::Read { path: self.path(name), cause: Cause::of(&err) })
     }
 
     /// Writes a file, durably: it is stored, whole and under its name, when this returns; never in part.
@@ -396,6 +414,7 @@ impl Storage {
             folder: None,
             patience: Duration::from_secs(20),
             writers: 2,
+            readers: 2,
         }
     }
 }

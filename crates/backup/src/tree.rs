@@ -3,6 +3,7 @@
 mod node;
 
 use crate::fault::Fault;
+use crate::follow::follow;
 use crate::index::Indexed;
 use crate::labels::{Snapshot, SnapshotId};
 use crate::repository::{Repository, RepositoryError};
@@ -10,10 +11,13 @@ use crate::seal::hash;
 use rustic_core::repofile::{BlobType, Node, SnapshotFile, Tree};
 use rustic_core::{DataId, FileType, Id, TreeId};
 use serde::Deserialize;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
+use std::io::BufReader;
+use std::ops::ControlFlow;
 use std::path::Path;
 
+use node::PORTION;
 pub(crate) use node::{Nodes, node_json, parse_tree};
 
 /// What a snapshot holds, before compression and with everything that is stored once counted where it appears.
@@ -39,31 +43,90 @@ impl Repository {
     }
 }
 
-/// What lies below a folder.
+/// What lies below a folder. A tree that stands for several folders, as that of all empty ones does, is read once.
 pub(crate) fn size_below(indexed: &Indexed, root: &Node) -> Result<SnapshotSize, Fault> {
     let mut size = SnapshotSize::default();
     let mut links = HashSet::new();
-    let mut trees: Vec<_> = root.subtree.into_iter().collect();
-    while let Some(tree) = trees.pop() {
-        for node in read_tree(indexed, tree)?.nodes {
-            size.add(&node, &mut links);
-            trees.extend(node.subtree);
+    let roots: Vec<Id> = root.subtree.into_iter().map(TreeId::into_inner).collect();
+    let mut times: HashMap<Id, u64> = roots.iter().map(|id| (*id, 1)).collect();
+    let read = |id: &Id| {
+        let (mut nodes, mut measures) = (read_nodes(indexed, id)?, Vec::new());
+        while let Some(node) = nodes.next_node()? {
+            measures.push(Measure::of(&node));
         }
+        Ok(measures)
+    };
+    let flow = follow(indexed, roots, read, |id, tree, below| {
+        let measures = match tree {
+            Ok(measures) => measures,
+            Err(fault) => return ControlFlow::Break(fault),
+        };
+        let count = times.remove(&id).unwrap_or(1);
+        for measure in measures {
+            size.add(&measure, count, &mut links);
+            if let Some(subtree) = measure.subtree {
+                let times = times.entry(subtree).or_insert_with(|| {
+                    below.push(subtree);
+                    0
+                });
+                *times = times.saturating_add(count);
+            }
+        }
+        ControlFlow::Continue(())
+    });
+    flow.break_value().map_or(Ok(size), Err)
+}
+
+/// Fetches trees of a snapshot that is about to be walked, several at once, and as many as are kept. Best effort: whoever walks finds
+/// what is wrong.
+pub(crate) fn fetch_ahead(indexed: &Indexed, root: TreeId, must_end: impl Fn() -> bool) {
+    if !indexed.may_fetch_ahead() {
+        return;
     }
-    Ok(size)
+    let mut seen = HashSet::from([*root]);
+    let flow = follow(
+        indexed,
+        vec![*root],
+        |id| read_outline(indexed, id),
+        |_, tree, below| {
+            if must_end() || !indexed.may_fetch_ahead() {
+                return ControlFlow::Break(());
+            }
+            let subtrees = tree.into_iter().flat_map(|tree| tree.nodes).filter_map(|node| node.subtree);
+            below.extend(subtrees.filter(|id| seen.insert(*id)));
+            ControlFlow::Continue(())
+        },
+    );
+    tracing::debug!(is_all = flow.is_continue(), "fetched trees ahead");
 }
 
 impl SnapshotSize {
-    /// Counts an entry of a tree. Sizes are what a tree claims: together they may be more than a number holds.
-    pub(crate) fn add(&mut self, node: &Node, links: &mut HashSet<(u64, u64)>) {
-        if node.subtree.is_some() {
-            self.folders += 1;
+    /// Counts an entry of a tree that stands for so many folders. Sizes are what a tree claims: together they may be more than a number
+    /// holds.
+    pub(crate) fn add(&mut self, measure: &Measure, times: u64, links: &mut HashSet<(u64, u64)>) {
+        if measure.subtree.is_some() {
+            self.folders = self.folders.saturating_add(times);
             return;
         }
-        self.files += 1;
-        if link_of(node).is_none_or(|link| links.insert(link)) {
-            self.bytes = self.bytes.saturating_add(node.meta.size);
-        }
+        self.files = self.files.saturating_add(times);
+        let counted = match measure.link {
+            Some(link) => u64::from(links.insert(link)),
+            None => times,
+        };
+        self.bytes = self.bytes.saturating_add(measure.bytes.saturating_mul(counted));
+    }
+}
+
+/// What of an entry counts for the size of a snapshot.
+pub(crate) struct Measure {
+    subtree: Option<Id>,
+    link: Option<(u64, u64)>,
+    bytes: u64,
+}
+
+impl Measure {
+    pub(crate) fn of(node: &Node) -> Self {
+        Self { subtree: node.subtree.map(TreeId::into_inner), link: link_of(node), bytes: node.meta.size }
     }
 }
 
@@ -110,13 +173,16 @@ const LONG_TREE: usize = 8 << 20;
 
 /// Reads a tree whose nodes are asked for one by one, and checks that it hashes to its id.
 pub(crate) fn read_nodes(indexed: &Indexed, id: &Id) -> Result<Nodes, Fault> {
-    let is_long = indexed.place(BlobType::Tree, id).is_some_and(|place| place.data_length() > LONG_TREE);
-    let nodes = if is_long {
+    let nodes = if is_long(indexed, id) {
         indexed.read_long(BlobType::Tree, id)?.into_reader().and_then(Nodes::stream)
     } else {
         Nodes::open(indexed.read(BlobType::Tree, id)?)
     };
     nodes.map_err(|err| no_tree(id, err))
+}
+
+fn is_long(indexed: &Indexed, id: &Id) -> bool {
+    indexed.place(BlobType::Tree, id).is_some_and(|place| place.data_length() > LONG_TREE)
 }
 
 fn no_tree(id: &Id, err: impl std::fmt::Display) -> Fault {
@@ -153,8 +219,13 @@ pub(crate) enum OutlineKind {
 
 /// Reads which blobs a tree needs, and checks that it hashes to its id.
 pub(crate) fn read_outline(indexed: &Indexed, id: &Id) -> Result<Outline, Fault> {
-    let blob = indexed.read(BlobType::Tree, id)?;
-    serde_json::from_slice(&blob).map_err(|err| no_tree(id, err))
+    let outline = if is_long(indexed, id) {
+        let content = indexed.read_long(BlobType::Tree, id)?.into_reader().map_err(|err| no_tree(id, err))?;
+        serde_json::from_reader(BufReader::with_capacity(PORTION, content))
+    } else {
+        serde_json::from_slice(&indexed.read(BlobType::Tree, id)?)
+    };
+    outline.map_err(|err| no_tree(id, err))
 }
 
 /// Reads the content of a file's part, and checks that it hashes to its id.

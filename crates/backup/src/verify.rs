@@ -1,19 +1,24 @@
 //! Reading a snapshot back after it was committed.
+//!
+//! Memory: the index, two bytes for each blob in it, the ids of the trees, and where the parts lie that are read.
+
+mod data;
 
 use crate::backend::list_ids;
 use crate::fault::Fault;
+use crate::follow::follow;
 use crate::index::Indexed;
 use crate::labels::SnapshotId;
 use crate::progress::{Progress, Step};
 use crate::repository::Repository;
 use crate::retry::Retry;
 use crate::seal::hash;
-use crate::tree::{OutlineKind, hex, read_data, read_outline, read_tree, snapshot_file};
+use crate::tree::{Outline, OutlineKind, hex, read_outline, read_tree, snapshot_file};
+use data::{chosen, read_data};
 use rustic_core::repofile::BlobType;
-use rustic_core::{DataId, FileType, Id, TreeId};
+use rustic_core::{FileType, Id, TreeId};
 use std::collections::{HashMap, HashSet};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::ops::ControlFlow;
 
 /// A share that is neither nothing nor everything: 1 to 99 percent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -163,14 +168,14 @@ impl Repository {
         let packs = list_ids(self.storage(), FileType::Pack).map_err(|err| unreadable(err.into()))?;
         let packs: HashMap<Id, u64> = packs.into_iter().collect();
         let root = snapshot_file(&indexed, snapshot).map_err(unreadable)?.tree;
-        let mut defects = Defects::default();
-        let (mut verified, mut blobs) =
-            structure(&indexed, &packs, root, &mut defects, progress).map_err(unreadable)?;
-        verified.blobs = blobs.len() as u64;
-        blobs.retain(|(id, _)| depth.reads(snapshot, id));
+        let mut structure = Structure::new(&indexed, &packs, progress);
+        structure.follow(root).map_err(unreadable)?;
+        let Structure { mut verified, mut defects, parts, .. } = structure;
+        let blobs = chosen(&indexed, &parts, |id| depth.reads(snapshot, id));
+        drop(parts);
         verified.blobs_read = blobs.len() as u64;
-        progress.total(blobs.iter().map(|(_, bytes)| bytes).sum(), verified.blobs_read);
-        data(&indexed, &blobs, &mut defects, progress).map_err(unreadable)?;
+        progress.total(blobs.iter().map(|(_, place)| place.data_length() as u64).sum(), verified.blobs_read);
+        read_data(&indexed, &blobs, &mut defects, progress).map_err(unreadable)?;
         if progress.should_stop() {
             Err(VerifyError::Stopped)
         } else if defects.count > 0 {
@@ -191,114 +196,131 @@ fn defect_or_end(fault: Fault, defects: &mut Defects, of: &str) -> Result<(), Fa
     Ok(())
 }
 
-/// Reads every tree once, and looks every part of every file up.
-fn structure(
-    indexed: &Indexed,
-    packs: &HashMap<Id, u64>,
-    root: TreeId,
-    defects: &mut Defects,
-    progress: &dyn Progress,
-) -> Result<(Verified, Vec<(DataId, u64)>), Fault> {
-    let mut verified = Verified::default();
-    let (mut trees, mut seen_trees, mut seen_data) = (vec![root], HashSet::from([root]), HashSet::new());
-    let mut blobs = Vec::new();
-    while let Some(id) = trees.pop() {
-        if progress.should_stop() {
-            break;
+/// Reading every tree once, and looking every part of every file up.
+struct Structure<'a> {
+    indexed: &'a Indexed,
+    progress: &'a dyn Progress,
+    /// How long each pack is, by its number; those that are not there, not at all.
+    packs: Vec<Option<u64>>,
+    trees: HashSet<Id>,
+    /// Which parts of files were seen, in the order of the index, and of these, which can be read.
+    seen: Vec<bool>,
+    parts: Vec<bool>,
+    unindexed: HashSet<Id>,
+    verified: Verified,
+    defects: Defects,
+}
+
+impl<'a> Structure<'a> {
+    fn new(indexed: &'a Indexed, sizes: &HashMap<Id, u64>, progress: &'a dyn Progress) -> Self {
+        let count = indexed.list(BlobType::Data).len();
+        Self {
+            indexed,
+            progress,
+            packs: indexed.packs().iter().map(|pack| sizes.get(pack).copied()).collect(),
+            trees: HashSet::new(),
+            seen: vec![false; count],
+            parts: vec![false; count],
+            unindexed: HashSet::new(),
+            verified: Verified::default(),
+            defects: Defects::default(),
         }
-        if let Err(defect) = present(indexed, packs, BlobType::Tree, &id) {
-            defects.add(format!("tree {}: {defect}", hex(&id)));
-            continue;
+    }
+
+    fn follow(&mut self, root: TreeId) -> Result<(), Fault> {
+        let mut roots = Vec::new();
+        self.add(*root, &mut roots);
+        let indexed = self.indexed;
+        let flow = follow(
+            indexed,
+            roots,
+            |id| read_outline(indexed, id),
+            |id, tree, below| {
+                if self.progress.should_stop() {
+                    return ControlFlow::Break(Ok(()));
+                }
+                match tree {
+                    Ok(tree) => self.look_at(id, &tree, below),
+                    Err(fault) => {
+                        if let Err(fault) = defect_or_end(fault, &mut self.defects, "a tree") {
+                            return ControlFlow::Break(Err(fault));
+                        }
+                    }
+                }
+                ControlFlow::Continue(())
+            },
+        );
+        flow.break_value().unwrap_or(Ok(()))
+    }
+
+    /// A tree that is to be read, if it was not seen before and can be.
+    fn add(&mut self, id: Id, trees: &mut Vec<Id>) {
+        if !self.trees.insert(id) {
+            return;
         }
-        let tree = match read_outline(indexed, &id) {
-            Ok(tree) => tree,
-            Err(fault) => {
-                defect_or_end(fault, defects, "a tree")?;
-                continue;
-            }
-        };
-        verified.trees += 1;
+        let first = self.indexed.position(BlobType::Tree, &id);
+        match first.map_or_else(|| Err(in_no_index(&id)), |first| self.present(BlobType::Tree, first)) {
+            Ok(_) => trees.push(id),
+            Err(defect) => self.defects.add(format!("tree {}: {defect}", hex(&id))),
+        }
+    }
+
+    fn look_at(&mut self, id: Id, tree: &Outline, below: &mut Vec<Id>) {
+        self.verified.trees += 1;
         for (number, node) in tree.nodes.iter().enumerate() {
             if node.kind == OutlineKind::Dir {
-                match node.subtree.map(TreeId::from) {
-                    Some(subtree) if seen_trees.insert(subtree) => trees.push(subtree),
-                    Some(_) => {}
-                    None => defects.add(format!("folder {} has no tree", name_of(indexed, id, number))),
+                match node.subtree {
+                    Some(subtree) => self.add(subtree, below),
+                    None => self.defects.add(format!("folder {} has no tree", self.name_of(id, number))),
                 }
             }
-            for blob in node.content.iter().flatten().copied().map(DataId::from) {
-                if seen_data.insert(blob) {
-                    match present(indexed, packs, BlobType::Data, &blob) {
-                        Ok(bytes) => {
-                            verified.bytes += bytes;
-                            blobs.push((blob, bytes));
-                        }
-                        Err(defect) => {
-                            defects.add(format!("a part of {}: {defect}", name_of(indexed, id, number)));
-                        }
-                    }
+            for part in node.content.iter().flatten() {
+                if let Err(defect) = self.look_up(part) {
+                    self.defects.add(format!("a part of {}: {defect}", self.name_of(id, number)));
                 }
             }
         }
     }
-    Ok((verified, blobs))
-}
 
-/// The name of an entry, for people: names are not read while all is well.
-fn name_of(indexed: &Indexed, tree: TreeId, number: usize) -> String {
-    let tree = read_tree(indexed, tree).unwrap_or_default();
-    tree.nodes.get(number).map_or_else(|| format!("entry {number}"), |node| format!("{:?}", node.name()))
-}
-
-/// Looks whether a blob is in the index and its pack is long enough; answers its size before compression.
-fn present(indexed: &Indexed, packs: &HashMap<Id, u64>, kind: BlobType, id: &Id) -> Result<u64, String> {
-    let mut defect = None;
-    for place in indexed.places(kind, id) {
-        let pack = indexed.pack(&place);
-        let found = match packs.get(&pack) {
-            None => format!("pack {} is missing", hex(&pack)),
-            Some(size) if *size < place.end() => format!("pack {} is cut off after {size} bytes", hex(&pack)),
-            Some(_) => return Ok(place.data_length() as u64),
+    /// Looks a part of a file up, the first time that it is seen.
+    fn look_up(&mut self, part: &Id) -> Result<(), String> {
+        let Some(first) = self.indexed.position(BlobType::Data, part) else {
+            return if self.unindexed.insert(*part) { Err(in_no_index(part)) } else { Ok(()) };
         };
-        defect = defect.or(Some(found));
+        if std::mem::replace(&mut self.seen[first], true) {
+            return Ok(());
+        }
+        self.verified.bytes += self.present(BlobType::Data, first)?;
+        self.verified.blobs += 1;
+        self.parts[first] = true;
+        Ok(())
     }
-    Err(defect.unwrap_or_else(|| format!("blob {} is in no index", hex(id))))
+
+    /// Looks whether the pack of a blob, which stands here in the index, is there and long enough; answers its size before compression.
+    fn present(&self, kind: BlobType, first: usize) -> Result<u64, String> {
+        let list = &self.indexed.list(kind)[first..];
+        let mut defect = None;
+        for (_, place) in list.iter().take_while(|(id, _)| *id == list[0].0) {
+            let pack = self.indexed.pack(place);
+            let found = match self.packs[place.pack_number()] {
+                None => format!("pack {} is missing", hex(&pack)),
+                Some(size) if size < place.end() => format!("pack {} is cut off after {size} bytes", hex(&pack)),
+                Some(_) => return Ok(place.data_length() as u64),
+            };
+            defect = defect.or(Some(found));
+        }
+        Err(defect.unwrap_or_else(|| in_no_index(&list[0].0)))
+    }
+
+    /// The name of an entry, for people: names are not read while all is well.
+    fn name_of(&self, tree: Id, number: usize) -> String {
+        let tree = read_tree(self.indexed, TreeId::from(tree)).unwrap_or_default();
+        tree.nodes.get(number).map_or_else(|| format!("entry {number}"), |node| format!("{:?}", node.name()))
+    }
 }
 
-/// Reads parts of files, on all cores.
-fn data(
-    indexed: &Indexed,
-    blobs: &[(DataId, u64)],
-    defects: &mut Defects,
-    progress: &dyn Progress,
-) -> Result<(), Fault> {
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(4));
-    let next = AtomicUsize::new(0);
-    let found = Mutex::new((defects, Ok(())));
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while let Some((id, _)) = blobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if progress.should_stop() {
-                        return;
-                    }
-                    match read_data(indexed, *id) {
-                        Ok(content) => progress.bytes(content.len() as u64),
-                        Err(fault) => {
-                            let mut found = crate::backend::lock(&found);
-                            let ended = defect_or_end(fault, found.0, "a part of a file");
-                            if ended.is_err() {
-                                found.1 = ended;
-                                next.store(blobs.len(), Ordering::Relaxed);
-                            }
-                        }
-                    }
-                    progress.file_done();
-                }
-            });
-        }
-    });
-    found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).1
+fn in_no_index(id: &Id) -> String {
+    format!("blob {} is in no index", hex(id))
 }
 
 #[cfg(test)]

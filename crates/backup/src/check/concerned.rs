@@ -2,13 +2,15 @@
 
 use super::{CheckReport, Damage};
 use crate::fault::Fault;
+use crate::follow::follow;
 use crate::index::Indexed;
 use crate::labels::SnapshotId;
 use crate::progress::Progress;
 use crate::tree::{hex, read_tree};
-use rustic_core::repofile::BlobType;
+use rustic_core::repofile::{BlobType, Tree};
 use rustic_core::{Id, TreeId};
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 /// So many files are named for each damage.
@@ -68,41 +70,48 @@ impl<'a> Concerned<'a> {
     /// Reads every tree once, and looks whether all blobs it names are in the index.
     pub(super) fn read_trees(&mut self, snapshots: &[(SnapshotId, Id)], progress: &dyn Progress) -> Result<(), Fault> {
         let mut seen: HashSet<Id> = HashSet::new();
-        let mut trees: Vec<Id> = snapshots.iter().map(|(_, tree)| *tree).filter(|tree| seen.insert(*tree)).collect();
-        while let Some(id) = trees.pop() {
+        let trees: Vec<Id> = snapshots.iter().map(|(_, tree)| *tree).filter(|tree| seen.insert(*tree)).collect();
+        let indexed = self.indexed;
+        let read = |id: &Id| read_tree(indexed, TreeId::from(*id));
+        let flow = follow(indexed, trees, read, |id, tree, below| {
             if progress.should_stop() {
-                return Ok(());
+                return ControlFlow::Break(Ok(()));
             }
-            let tree = match read_tree(self.indexed, TreeId::from(id)) {
-                Ok(tree) => tree,
+            match tree {
+                Ok(tree) => self.look_at(id, &tree, |subtree| {
+                    if seen.insert(subtree) {
+                        below.push(subtree);
+                    }
+                }),
                 Err(fault @ (Fault::System { .. } | Fault::Locked { .. } | Fault::Panicked { .. })) => {
-                    return Err(fault);
+                    return ControlFlow::Break(Err(fault));
                 }
                 Err(fault @ (Fault::Damaged { .. } | Fault::Storage(_))) => {
                     self.blame((BlobType::Tree, id), || format!("tree {}: {fault}", hex(&id)));
                     self.hit.insert(id);
-                    continue;
-                }
-            };
-            for node in &tree.nodes {
-                for part in node.content.iter().flatten() {
-                    let blob = (BlobType::Data, **part);
-                    if self.indexed.place(BlobType::Data, part).is_none() {
-                        self.blame_unindexed(blob);
-                    }
-                    if self.damage_of(&blob).is_some() {
-                        self.hit.insert(id);
-                    }
-                }
-                if let Some(subtree) = node.subtree {
-                    self.above.entry(*subtree).or_default().push(id);
-                    if seen.insert(*subtree) {
-                        trees.push(*subtree);
-                    }
                 }
             }
+            ControlFlow::Continue(())
+        });
+        flow.break_value().unwrap_or(Ok(()))
+    }
+
+    fn look_at(&mut self, id: Id, tree: &Tree, mut goes_on_below: impl FnMut(Id)) {
+        for node in &tree.nodes {
+            for part in node.content.iter().flatten() {
+                let blob = (BlobType::Data, **part);
+                if self.indexed.place(BlobType::Data, part).is_none() {
+                    self.blame_unindexed(blob);
+                }
+                if self.damage_of(&blob).is_some() {
+                    self.hit.insert(id);
+                }
+            }
+            if let Some(subtree) = node.subtree {
+                self.above.entry(*subtree).or_default().push(id);
+                goes_on_below(*subtree);
+            }
         }
-        Ok(())
     }
 
     /// All trees that lead to something damaged.

@@ -1,12 +1,14 @@
 //! What is needed, and what is to be done about the rest.
 
 use super::{End, Space};
+use crate::follow::follow;
 use crate::index::Indexed;
 use crate::progress::Progress;
 use crate::tree::{hex, read_outline};
 use rustic_core::Id;
 use rustic_core::repofile::BlobType;
 use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
 
 /// A pack of so many bytes of data is full.
 const FULL_DATA: u64 = 16 << 20;
@@ -63,27 +65,39 @@ pub(super) fn needed(
     let marks = |kind| vec![false; indexed.list(kind).len()];
     let mut needed = Needed { data: marks(BlobType::Data), trees: marks(BlobType::Tree) };
     let mut missing = Missing::default();
-    let mut open = roots;
-    while let Some(id) = open.pop() {
-        if progress.should_stop() {
-            return Err(End::Stopped);
-        }
-        let Some(position) = indexed.position(BlobType::Tree, &id) else {
-            missing.add(BlobType::Tree, &id);
-            continue;
-        };
-        if std::mem::replace(&mut needed.trees[position], true) {
-            continue;
-        }
-        for node in read_outline(indexed, &id)?.nodes {
-            for part in node.content.iter().flatten() {
-                match indexed.position(BlobType::Data, part) {
-                    Some(position) => needed.data[position] = true,
-                    None => missing.add(BlobType::Data, part),
-                }
+    let mut mark = |id: Id, missing: &mut Missing, open: &mut Vec<Id>| match indexed.position(BlobType::Tree, &id) {
+        Some(position) if std::mem::replace(&mut needed.trees[position], true) => {}
+        Some(_) => open.push(id),
+        None => missing.add(BlobType::Tree, &id),
+    };
+    let mut open = Vec::new();
+    roots.into_iter().for_each(|root| mark(root, &mut missing, &mut open));
+    let flow = follow(
+        indexed,
+        open,
+        |id| read_outline(indexed, id),
+        |_, tree, open| {
+            if progress.should_stop() {
+                return ControlFlow::Break(End::Stopped);
             }
-            open.extend(node.subtree);
-        }
+            let tree = match tree {
+                Ok(tree) => tree,
+                Err(fault) => return ControlFlow::Break(fault.into()),
+            };
+            for node in tree.nodes {
+                for part in node.content.iter().flatten() {
+                    match indexed.position(BlobType::Data, part) {
+                        Some(position) => needed.data[position] = true,
+                        None => missing.add(BlobType::Data, part),
+                    }
+                }
+                node.subtree.into_iter().for_each(|subtree| mark(subtree, &mut missing, open));
+            }
+            ControlFlow::Continue(())
+        },
+    );
+    if let ControlFlow::Break(end) = flow {
+        return Err(end);
     }
     choose_copies(indexed, sizes, BlobType::Data, &mut needed.data, &mut missing);
     choose_copies(indexed, sizes, BlobType::Tree, &mut needed.trees, &mut missing);

@@ -7,6 +7,7 @@ use crate::backend::file_name;
 use crate::fault::Fault;
 use crate::index::{Indexed, IndexedPack};
 use crate::pipeline::Pack;
+use crate::runs::read_sealed;
 use crate::seal::Pressed;
 use crate::storage::{CauseKind, Put};
 use rustic_core::repofile::BlobType;
@@ -74,21 +75,25 @@ impl Pruning<'_> {
 
     /// What is to be kept of a pack, each blob checked; in words which of it is damaged.
     fn read_kept(&self, indexed: &Indexed, plan: &Plan, pack: &Mixed) -> Result<Result<Vec<Blob>, String>, End> {
-        let mut blobs = Vec::new();
-        for (kind, at) in plan.kept(pack) {
+        let place = |(kind, at): &(BlobType, usize)| {
             let (id, place) = indexed.list(*kind)[*at];
-            match indexed.read_sealed(*kind, &id, place) {
-                Ok((sealed, hash)) => {
+            (*kind, id, place)
+        };
+        let kept: Vec<_> = plan.kept(pack).iter().map(place).collect();
+        match read_sealed(indexed, &kept) {
+            Ok(read) => Ok(Ok(kept
+                .iter()
+                .zip(read)
+                .map(|((kind, _, place), (sealed, hash))| {
                     let raw_length = place.raw_length().and_then(|length| u32::try_from(length).ok());
-                    blobs.push(Blob { kind: *kind, hash, sealed, raw_length });
-                }
-                Err(Fault::Damaged { what }) => return Ok(Err(what)),
-                Err(
-                    fault @ (Fault::Storage(_) | Fault::Locked { .. } | Fault::System { .. } | Fault::Panicked { .. }),
-                ) => return Err(fault.into()),
+                    Blob { kind: *kind, hash, sealed, raw_length }
+                })
+                .collect())),
+            Err(Fault::Damaged { what }) => Ok(Err(what)),
+            Err(fault @ (Fault::Storage(_) | Fault::Locked { .. } | Fault::System { .. } | Fault::Panicked { .. })) => {
+                Err(fault.into())
             }
         }
-        Ok(Ok(blobs))
     }
 
     /// Adds a blob to a batch; a pack that is full is written.

@@ -51,7 +51,8 @@ impl Restore<'_> {
     /// Compares everything below the root.
     pub(super) fn compare(&self) {
         let work = |buffer: &mut Vec<u8>, jobs: &[Job]| jobs.iter().for_each(|job| self.compare_entry(job, buffer));
-        crew(Vec::new, work, |send| self.compare_all(send));
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get().min(4));
+        crew(cores, Vec::new, work, |send| self.compare_all(send));
     }
 
     /// Compares the root's own metadata.

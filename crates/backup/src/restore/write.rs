@@ -71,7 +71,7 @@ impl Restore<'_> {
             drop(receiver);
             let batches = Batches::new(sender);
             let work = |reader: &mut Reader<'_>, jobs: &[Job]| self.work(reader, jobs, &batches);
-            crew(|| Reader::new(&self.indexed), work, |send| self.make_all(send));
+            crew(self.indexed.readers(), || Reader::new(&self.indexed), work, |send| self.make_all(send));
         });
     }
 

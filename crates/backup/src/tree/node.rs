@@ -235,7 +235,7 @@ pub(crate) fn node_json(node: &Node) -> serde_json::Result<Vec<u8>> {
 }
 
 /// So much is read at once, at least.
-const PORTION: usize = 256 << 10;
+pub(super) const PORTION: usize = 256 << 10;
 
 /// The nodes of a tree one by one, each with the bytes it stands in: so neither all nodes are in memory at once nor has an
 /// unchanged one to be written anew.
