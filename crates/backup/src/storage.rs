@@ -206,7 +206,20 @@ impl Storage {
             async move { objects.put_opts(&object, payload, options).await }
         })?
         .map_err(|err| StorageError::Write { path: self.path(name), cause: Cause::of(&err) })?;
+        if payload.content_length() >= LONG_FILE {
+            self.give_memory_back(name);
+        }
         Ok(())
+    }
+
+    /// What was written long is not read soon: the kernel's memory of it serves what is written next, rather than that of others, whom a
+    /// backup should not drive out. Best effort.
+    fn give_memory_back(&self, name: &str) {
+        if let Some(folder) = &self.folder
+            && let Ok(file) = std::fs::File::open(folder.join(name))
+        {
+            let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+        }
     }
 
     /// Creates a file with one request, which ends within [`remote::WRITE`].
@@ -360,6 +373,10 @@ fn read_part_of(path: &Path, offset: u64, length: u64, buffer: &mut Vec<u8>) -> 
 fn cut_off(there: u64, offset: u64, length: u64) -> io::Error {
     io::Error::other(format!("the file ends after {there} of {length} bytes from offset {offset}"))
 }
+
+/// The kernel keeps nothing of files from this size on: most packs of data are longer, and those of trees shorter, which are read back
+/// at once.
+const LONG_FILE: usize = 8 << 20;
 
 /// How old a staging file must be before nobody can still be writing it.
 pub(crate) const LEFTOVER_AGE: Duration = Duration::from_secs(3600);
