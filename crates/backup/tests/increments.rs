@@ -6,7 +6,7 @@ mod support;
 
 use jiff::{SignedDuration, Timestamp};
 use lvault_backup::{
-    BackUpError, ChangeDetection, Host, Key, ReadData, RepositoryError, Retry, Silent, Tag, VerifyDepth,
+    BackUpError, ChangeDetection, Host, Key, ReadData, RepositoryError, Retry, Silent, SourcePath, Tag, VerifyDepth,
 };
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -252,4 +252,50 @@ fn what_a_lost_pack_held_is_stored_again() {
     assert_eq!((second.parent, second.read_bytes), (None, 1_200_000));
     repository.verify(&second.snapshot, VerifyDepth::Data, &Silent).unwrap();
     repository.verify(&first.snapshot, VerifyDepth::Data, &Silent).unwrap();
+}
+
+/// The folders are whole, so that the parent is one, and what its files consist of is not.
+#[test]
+fn a_file_whose_parts_are_gone_is_not_taken_from_the_parent() {
+    let bench = Bench::new();
+    for number in 0..4 {
+        write(bench.volume().join(number.to_string()), noise(number, 300_000));
+    }
+    let repository = bench.repository();
+    let first = bench.back_up(&repository, "a", 1).unwrap();
+    let data = bench.repository_folder().join("data");
+    let packs = std::fs::read_dir(data).unwrap().flat_map(|it| std::fs::read_dir(it.unwrap().path()).unwrap());
+    let of_files = packs.map(|pack| pack.unwrap()).filter(|pack| pack.metadata().unwrap().len() > 100_000);
+    of_files.for_each(|pack| std::fs::remove_file(pack.path()).unwrap());
+    let second = bench.back_up(&repository, "b", 1).unwrap();
+    assert_eq!((second.parent, second.read_bytes), (Some(first.snapshot.clone()), 1_200_000));
+    repository.verify(&second.snapshot, VerifyDepth::Data, &Silent).unwrap();
+    repository.verify(&first.snapshot, VerifyDepth::Data, &Silent).unwrap();
+}
+
+/// Its nodes hold names of users, which mean somebody else elsewhere.
+#[test]
+fn of_a_parent_by_restic_contents_are_taken_and_nodes_are_not() {
+    let bench = Bench::new();
+    write(bench.volume().join("file"), noise(1, 1000));
+    let (repository, volume) = (bench.repository(), bench.volume());
+    let long_after = ["backup", "--host", "volume-1", "--time", "2100-01-01 00:00:00", volume.to_str().unwrap()];
+    let made = restic(&bench.repository_folder(), &long_after);
+    assert!(made.status.success(), "{made:?}");
+    let [theirs] = repository.snapshots().unwrap().try_into().unwrap();
+    let mut trees = Vec::new();
+    for (uid, change_detection, read) in
+        [("a", ChangeDetection::ChangeTime, 0), ("b", ChangeDetection::ReadEverything, 1000)]
+    {
+        let mut what = bench.what(uid, 1);
+        what.as_path = SourcePath::new(volume.to_str().unwrap()).unwrap();
+        what.change_detection = change_detection;
+        let report = repository.back_up(&what, Arc::new(Silent)).unwrap();
+        assert_eq!(report.read_bytes, read, "{report:?}");
+        assert!(uid == "b" || report.parent.as_ref() == Some(&theirs.id), "{report:?}");
+        let shown = restic(&bench.repository_folder(), &["cat", "snapshot", report.snapshot.as_str()]).stdout;
+        let shown: serde_json::Value = serde_json::from_slice(&shown).unwrap();
+        trees.push(shown["tree"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(trees[0], trees[1]);
 }
