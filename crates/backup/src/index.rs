@@ -426,3 +426,6 @@ pub(crate) fn decode<T: for<'a> Deserialize<'a>>(
     let json = seal.decode_file(stored).map_err(|what| damaged(&what))?;
     serde_json::from_slice(&json).map_err(|err| damaged(&err.to_string()))
 }
+
+#[cfg(test)]
+mod tests;

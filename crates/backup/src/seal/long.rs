@@ -47,9 +47,18 @@ impl LongBlob {
         sealed.reserve_exact(TAG);
         sealed.resize(NONCE + length + TAG, 0);
         seal.seal_in(&mut sealed, length)?;
-        let opened = Opened::of(seal, sealed.clone(), true).map_err(|_| unreliable_machine())?;
-        match opened.hash(u64::from(raw_length)) {
-            Ok(found) if found == hash => Ok(LongSealed { hash, sealed, raw_length }),
+        let sealed = LongSealed { hash, sealed, raw_length };
+        sealed.prove(seal)?;
+        Ok(sealed)
+    }
+}
+
+impl LongSealed {
+    /// Opens it again, and compares hashes: what memory or a processor got wrong is not stored.
+    fn prove(&self, seal: &Seal) -> Result<(), Fault> {
+        let opened = Opened::of(seal, self.sealed.clone(), true).map_err(|_| unreliable_machine())?;
+        match opened.hash(u64::from(self.raw_length)) {
+            Ok(found) if found == self.hash => Ok(()),
             Ok(_) | Err(_) => Err(unreliable_machine()),
         }
     }
@@ -128,6 +137,24 @@ mod tests {
             let mut flipped = sealed;
             flipped[20] ^= 1;
             assert!(Opened::of(&seal, flipped, true).is_err());
+        }
+    }
+
+    #[test]
+    fn what_does_not_open_to_what_it_was_made_of_is_not_stored() {
+        let seal = Seal::new(&MasterKey::new(), 2);
+        let made = || {
+            let mut blob = LongBlob::new().unwrap();
+            blob.add(b"content").unwrap();
+            blob.seal(&seal).unwrap()
+        };
+        made().prove(&seal).unwrap();
+        let wrong: [fn(&mut LongSealed); 3] =
+            [|blob| blob.hash[0] ^= 1, |blob| blob.raw_length += 1, |blob| blob.sealed[20] ^= 1];
+        for (number, wrong) in wrong.into_iter().enumerate() {
+            let mut blob = made();
+            wrong(&mut blob);
+            assert!(blob.prove(&seal).unwrap_err().to_string().contains("memory"), "{number}");
         }
     }
 
