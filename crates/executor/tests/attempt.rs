@@ -31,6 +31,19 @@ async fn a_backup_succeeds_and_says_what_it_did() {
     assert_eq!(snapshots.len(), 1);
 }
 
+/// Not the moment of the copy, which may be long after the cut: a change in between would be taken for an old one.
+#[tokio::test]
+async fn a_snapshots_time_is_when_it_was_asked_for() {
+    let bench = Bench::new().await;
+    let mut task = bench.task(1);
+    let Work::Backup { asked_at, .. } = &mut task.work else { panic!("a backup") };
+    let time = bench.object().await.creation_timestamp().expect("the API gives one").0;
+    let an_hour_ago = time - Duration::from_secs(3600);
+    *asked_at = Some(an_hour_ago);
+    assert_eq!(bench.run(task).await, Exit::Reported);
+    assert_eq!(bench.snapshots()[0].time, an_hour_ago);
+}
+
 #[tokio::test]
 async fn what_cannot_be_read_fails_an_attempt_or_is_told_as_the_policy_says() {
     for skip in [false, true] {
